@@ -1,15 +1,29 @@
+import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
-const src = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta.url))
+interface Manifest {
+  readonly exports: Record<string, string | { readonly default: string }>
+}
+
+const manifest: Manifest = JSON.parse(readFileSync(new URL("package.json", import.meta.url), "utf8"))
+
+/** The package under its own name, every path that it exports, from the sources instead of from the build. */
+const self = Object.entries(manifest.exports).flatMap(([path, target]) =>
+  typeof target === "string"
+    ? []
+    : [
+        {
+          find: new RegExp(`^${path.replace(".", "effect-pg-resilience")}$`),
+          replacement: fileURLToPath(
+            new URL(target.default.replace("./dist/", "./src/").replace(/js$/, "ts"), import.meta.url)
+          )
+        }
+      ]
+)
 
 export default defineConfig({
-  resolve: {
-    alias: [
-      { find: /^effect-pg-resilience\/testing$/, replacement: src("testing/index.ts") },
-      { find: /^effect-pg-resilience$/, replacement: src("index.ts") }
-    ]
-  },
+  resolve: { alias: self },
   test: {
     include: ["test/**/*.test.ts"],
     // Each file starts at most two PostgreSQL servers; two files at a time suit a two-core machine.
