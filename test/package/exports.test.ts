@@ -78,7 +78,22 @@ describe("the package's exports", () => {
 })
 
 describe("package-lock.json", () => {
+  interface Locked {
+    readonly version?: string
+    readonly optionalDependencies?: Record<string, string>
+  }
+  const packages: Record<string, Locked> = JSON.parse(read("package-lock.json")).packages
+
   it("names no registry, so that any may serve the install", () => {
     assert.notMatch(read("package-lock.json"), /"resolved": "https?:/)
+  })
+
+  it("has the binaries of every platform, without which `npm ci` refuses it, on this platform too", () => {
+    for (const [folder, { optionalDependencies = {} }] of Object.entries(packages)) {
+      for (const [name, version] of Object.entries(optionalDependencies)) {
+        const entry = packages[`${folder}/node_modules/${name}`] ?? packages[`node_modules/${name}`]
+        assert.isDefined(entry?.version, `${folder} asks for ${name}@${version}`)
+      }
+    }
   })
 })
