@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer"
 
 const int32 = (value: number) => {
   const bytes = Buffer.alloc(4)
-  bytes.writeUInt32BE(value)
+  bytes.writeUInt32BE(value >>> 0)
   return bytes
 }
 const cString = (text: string) => Buffer.from(`${text}\0`)
@@ -18,7 +18,7 @@ export const message = (type: string, ...parts: ReadonlyArray<Buffer>) =>
 
 export const request = (kind: "SSLRequest" | "GSSENCRequest") =>
   packet(int32(kind === "SSLRequest" ? 80877103 : 80877104))
-export const cancel = (pid: number, key: Buffer) => packet(int32(80877102), int32(pid), key)
+export const cancel = (pid: number, key: number) => packet(int32(80877102), int32(pid), int32(key))
 export const startup = (parameters: Readonly<Record<string, string>>) =>
   packet(int32(196608), ...Object.entries(parameters).flat().map(cString), Buffer.alloc(1))
 
