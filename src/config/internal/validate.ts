@@ -9,6 +9,7 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
+import type * as Types from "effect/Types"
 import { type Fault, InvalidOptionsError } from "../../error/PgError.js"
 
 /** Decodes the value of one field; `field` is its full path, such as `timeouts.query`. */
@@ -162,14 +163,22 @@ export const map =
     Either.map(self(value, field), f)
 
 type Fields = { readonly [field: string]: Rule<any> }
-type DecodedFields<R extends Fields> = { readonly [Field in keyof R]: Decoded<R[Field]> }
+
+/** What a record of rules decodes to. A field that may be `undefined` may be missing. */
+export type DecodedFields<R extends Fields> = Types.Simplify<
+  {
+    readonly [Field in keyof R as undefined extends Decoded<R[Field]> ? never : Field]: Decoded<R[Field]>
+  } & {
+    readonly [Field in keyof R as undefined extends Decoded<R[Field]> ? Field : never]?: Decoded<R[Field]>
+  }
+>
 
 /** Faults that only two fields together show, such as a minimum above its maximum. Sees the fields that are sound. */
 export type Relation<R extends Fields> = (sound: Partial<DecodedFields<R>>) => ReadonlyArray<Fault>
 
 /**
  * A record by its fields: all of them are checked, then `relation`. Fields without a rule are faults where `exact`, and
- * are otherwise left out.
+ * are otherwise left out; so are fields that decode to `undefined`.
  */
 export const struct =
   <R extends Fields>(
@@ -185,7 +194,7 @@ export const struct =
       Either.match(rule(value[name], path(name)), {
         onLeft: (found) => faults.push(...found),
         onRight: (decoded) => {
-          sound[name] = decoded
+          if (decoded !== undefined) sound[name] = decoded
         }
       })
     }
