@@ -335,6 +335,14 @@ describe("the table of variables", () => {
     }
   })
 
+  it("gives the defaults that decoding has", () => {
+    const defaultOf = (name: string) => ResilienceConfig.variables.find((_) => _.name === name)?.default
+    assert.deepStrictEqual(
+      ["DB_POOL_MAX", "DB_POOL_TIMEOUT", "DB_CB_TIMEOUT", "DB_TIMEOUTS", "DB_SSL"].map(defaultOf),
+      ["10", "30 seconds", "30 seconds", "true", undefined]
+    )
+  })
+
   it("makes the README's table, a row for each variable", () => {
     const names =
       "DATABASE_URL DB_POOL_MIN DB_POOL_MAX DB_IDLE_TIMEOUT_MS DB_CONNECTION_TIMEOUT_MS DB_STATEMENT_TIMEOUT_MS " +

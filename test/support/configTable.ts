@@ -10,9 +10,7 @@ const row = (cells: ReadonlyArray<string>) => `| ${cells.map(cell).join(" | ")} 
 /** The README's table of environment variables, as Markdown, out of the table that `fromEnv` reads by. */
 export const configTable = (): string =>
   [
-    row(["variable", "sets", "unit", "same as", "meaning"]),
+    row(["variable", "sets", "unit", "default", "meaning"]),
     row(["---", "---", "---", "---", "---"]),
-    ...variables.map(({ doc, name, option, synonyms, unit }) =>
-      row([code(name), code(option), unit, synonyms.map(code).join(", "), doc])
-    )
+    ...variables.map((_) => row([code(_.name), code(_.option), _.unit, _.default ?? "", _.doc]))
   ].join("\n")

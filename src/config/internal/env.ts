@@ -8,9 +8,10 @@ import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Platform from "../Platform.js"
-import { limitOrZero, rules } from "./options.js"
+import { defaults, limitOrZero, rules } from "./options.js"
 import * as target from "./target.js"
 import * as validate from "./validate.js"
 
@@ -152,7 +153,7 @@ export const settings = {
     names: { DB_CIRCUIT_BREAKER: { unit: "switch" } }
   }),
   "breaker.failureThreshold": setting({
-    doc: "Failures in a row that open the circuit.",
+    doc: "Failures of the server within a minute, with no success between them, that open the circuit.",
     rule: validate.integer({ min: 1 }),
     names: { DB_CB_FAILURE_THRESHOLD: { unit: "count" } }
   }),
@@ -216,7 +217,7 @@ const units: {
 export const invalid = (name: string, message: string) => ConfigError.InvalidData([name], message)
 
 const decode = <A>(name: string, unit: Unit, rule: validate.Rule<A>, text: string): Either.Either<A, string> => {
-  const shown = unit === "url" ? "<redacted>" : JSON.stringify(validate.fault(name, text, "").value)
+  const shown = unit === "url" ? "<redacted>" : JSON.stringify(validate.shown(text))
   const { expected, read } = units[unit]
   if (text === "") return Either.left(`${name} is empty: leave it out for the default, or give ${expected}`)
   return Either.fromOption(read(text), () => expected).pipe(
@@ -270,17 +271,36 @@ export interface Variable {
   /** The option that it sets, by its path in `Options`, or what it selects. */
   readonly option: string
   readonly unit: Unit
+  /** What holds where it is missing: the option's default, or nothing. */
+  readonly default: string | undefined
   /** Other names of the same setting. */
   readonly synonyms: ReadonlyArray<string>
   readonly doc: string
 }
 
-export const variables: ReadonlyArray<Variable> = Object.entries(settings).flatMap(([option, { doc, names }]) =>
-  Object.entries<{ readonly unit: Unit; readonly note?: string }>(names).map(([name, { note, unit }]) => ({
+/** The default of an option by its path: a number or a duration as it is written, `true` for a stage that is there. */
+const defaultOf = (path: string): string | undefined => {
+  const value = path
+    .split(".")
+    .reduce<unknown>((part, key) => (Predicate.hasProperty(part, key) ? part[key] : undefined), defaults)
+  return value === undefined ? undefined : Predicate.isObject(value) ? "true" : String(value)
+}
+
+const variablesOf = ([option, { doc, names }]: readonly [string, Setting<unknown>]): ReadonlyArray<Variable> => {
+  const [preferred] = Object.keys(names)
+  return Object.entries(names).map(([name, { note, unit }]) => ({
     name,
     option,
     unit,
+    default: defaultOf(option),
     synonyms: Object.keys(names).filter((_) => _ !== name),
-    doc: note === undefined ? doc : `${doc} It means the same ${note}.`
+    doc:
+      name !== preferred
+        ? `Another name of \`${preferred}\`${note === undefined ? "" : `, ${note}`}.`
+        : note === undefined
+          ? doc
+          : `${doc} The same ${note}.`
   }))
-)
+}
+
+export const variables: ReadonlyArray<Variable> = Object.entries<Setting<unknown>>(settings).flatMap(variablesOf)

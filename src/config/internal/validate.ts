@@ -22,7 +22,7 @@ export type Decoded<R> = R extends Rule<infer A> ? A : never
 export const maxMillis = 2 ** 31 - 1
 
 /** A value as a fault may show it: short, on one line, and without what an object or a `Redacted` holds. */
-const shown = (value: unknown): unknown => {
+export const shown = (value: unknown): unknown => {
   if (Predicate.isString(value)) return value.length > 80 ? `${value.slice(0, 80)}…` : value
   if (Duration.isDuration(value)) return Duration.format(value)
   if (Redacted.isRedacted(value)) return "<redacted>"
