@@ -90,7 +90,7 @@ export type State = "Stopped" | "Running" | "Paused"
 
 /**
  * PostgreSQL's shutdown modes. `smart` waits until every client has left; `fast` ends them with 57P01 and closes cleanly;
- * `immediate` ends them with 57P02 and leaves recovery to the next start.
+ * `immediate` cuts them off, with no more than a warning, and leaves recovery to the next start.
  */
 export type StopMode = "smart" | "fast" | "immediate"
 
@@ -149,7 +149,7 @@ export class EmbeddedPostgres extends Context.Tag("effect-pg-resilience/testing/
     readonly resume: Effect.Effect<void, EmbeddedPostgresError>
     /** Ends one backend as `pg_terminate_backend` does (57P01), also when no connection is to be had. False: no such backend. */
     readonly terminate: (pid: number) => Effect.Effect<boolean>
-    /** SIGKILL to one backend. The server then ends all others too (57P02) and recovers. False: no such backend. */
+    /** SIGKILL to one backend. The server then cuts all others off too, and recovers. False: no such backend. */
     readonly kill: (pid: number) => Effect.Effect<boolean>
     /** The connections of clients, those of this service left out. Fails while the server does not answer. */
     readonly backends: Effect.Effect<ReadonlyArray<Backend>, EmbeddedPostgresError>
@@ -232,7 +232,8 @@ export const make = (
             ...["--no-sync", "--no-instructions"],
             ...Object.entries(settings).flatMap(([name, value]) => ["--set", `${name}=${value}`])
           ],
-          account
+          account,
+          (pid) => watchdog.guard([pid])
         )
         yield* Effect.promise(() => Fs.rm(passwordFile))
       }).pipe(Effect.mapError(fail("initdb")))
@@ -256,7 +257,9 @@ export const make = (
       const enter = (next: Phase) =>
         Effect.zipRight(
           Ref.set(phase, next),
-          watchdog.guard(next._tag === "Stopped" ? [] : next._tag === "Paused" ? next.pids : [next.postmaster.pid])
+          Effect.sync(() =>
+            watchdog.guard(next._tag === "Stopped" ? [] : next._tag === "Paused" ? next.pids : [next.postmaster.pid])
+          )
         )
 
       const clientConfig = (port: number, database: string): Pg.ClientConfig => ({
@@ -286,7 +289,8 @@ export const make = (
               })
             )
             const ends = Effect.zipRight(postmaster.exited, Effect.fail({ message: "the server ended" }))
-            yield* restore(Effect.raceFirst(answers, ends)).pipe(
+            // Both can be ended by the other, within a finalizer too.
+            yield* restore(Effect.raceFirst(Effect.interruptible(answers), Effect.interruptible(ends))).pipe(
               Effect.onError(() => Effect.zipRight(Effect.ignore(Postmaster.crash(postmaster)), enter(Stopped())))
             )
           })
@@ -317,7 +321,7 @@ export const make = (
             if (now._tag === "Stopped") return
             if (now._tag === "Paused") yield* Postmaster.resume(now.pids)
             Processes.signal(now.postmaster.pid, stopSignals.immediate)
-            yield* Effect.timeoutOption(now.postmaster.exited, "10 seconds")
+            yield* Effect.timeoutOption(Effect.interruptible(now.postmaster.exited), "10 seconds")
             if (!(yield* now.postmaster.ended)) yield* Effect.ignore(Postmaster.crash(now.postmaster))
             yield* enter(Stopped())
           })
@@ -361,7 +365,7 @@ export const make = (
             Effect.sync(() => Processes.signal(now.postmaster.pid, stopSignals[mode])),
             now.postmaster.exited
           )
-          const bounded = Effect.timeoutFail(ended, {
+          const bounded = Effect.timeoutFail(Effect.interruptible(ended), {
             duration: "60 seconds",
             onTimeout: () => ({ message: `a ${mode} shutdown did not end within 60 seconds` })
           })

@@ -62,7 +62,7 @@ export const eventually = <A, E, R>(
       last = value
       return predicate(value) ? Effect.succeed(value) : Effect.delay(poll, "20 millis")
     })
-    return poll.pipe(
+    return Effect.interruptible(poll).pipe(
       Effect.timeoutFailCause({
         duration: limit,
         onTimeout: () => Cause.die(new Error(`${message}; last seen: ${Inspectable.toStringUnknown(last)}`))

@@ -45,11 +45,12 @@ export const environment = (): NodeJS.ProcessEnv => ({
   LC_ALL: "C"
 })
 
-/** Runs a program to its end. The error's message is what the program said. Interruption kills it. */
+/** Runs a program to its end. The error's message is what the program said. Interruption ends it, and waits for that. */
 export const run = (
   program: string,
   parameters: ReadonlyArray<string>,
-  account: Account | undefined
+  account: Account | undefined,
+  started: (pid: number) => void = () => {}
 ): Effect.Effect<string, BinariesError> =>
   Effect.async<string, BinariesError>((resume) => {
     const child = execFile(program, parameters, { ...account, cwd: "/", env: environment() }, (cause, stdout, stderr) =>
@@ -59,6 +60,7 @@ export const run = (
           : Effect.succeed(stdout)
       )
     )
+    if (child.pid !== undefined) started(child.pid)
     return Effect.async<void>((ended) => {
       if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return ended(Effect.void)
       child.once("exit", () => ended(Effect.void))

@@ -36,12 +36,18 @@ export const query = <Row extends Pg.QueryResultRow>(
   sql: string,
   parameters: ReadonlyArray<unknown> = []
 ): Effect.Effect<ReadonlyArray<Row>, Error> =>
-  Effect.acquireUseRelease(
-    Effect.interruptible(open(config)),
-    (client) =>
-      Effect.tryPromise({
-        try: () => client.query<Row>(sql, parameters.slice()),
-        catch: (cause) => cause as Error
-      }),
-    (client, exit) => (Exit.isInterrupted(exit) ? Effect.sync(() => client.connection.stream.destroy()) : close(client))
+  // As interruptible as the caller: within a finalizer it runs to its end, although the fiber is being interrupted.
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(restore(open(config)), (client) =>
+      restore(
+        Effect.tryPromise({
+          try: () => client.query<Row>(sql, parameters.slice()),
+          catch: (cause) => cause as Error
+        })
+      ).pipe(
+        Effect.onExit((exit) =>
+          Exit.isInterrupted(exit) ? Effect.sync(() => client.connection.stream.destroy()) : close(client)
+        )
+      )
+    )
   ).pipe(Effect.map(({ rows }) => rows))

@@ -28,6 +28,7 @@ const until = (what: string, condition: () => boolean) =>
   Effect.sync(condition).pipe(
     Effect.repeat({ until: (met) => met, schedule: Schedule.spaced("5 millis") }),
     Effect.asVoid,
+    Effect.interruptible, // the limit must end it within a finalizer, too
     Effect.timeoutFail({ duration: limit, onTimeout: () => new StuckError({ message: `${what} after ${limit}` }) })
   )
 

@@ -10,17 +10,22 @@ import * as Effect from "effect/Effect"
 
 /**
  * Each line names processes, the one to end first; the last line counts, an empty one stands for none. SIGCONT comes
- * first because a stopped process does not act on others. SIGQUIT is PostgreSQL's immediate shutdown. A server that was
+ * first because a stopped process does not act on others. A zombie is as good as gone: not every container has an init that
+ * clears it away. SIGQUIT is PostgreSQL's immediate shutdown, and ends initdb. A server that was
  * killed leaves its lock file, whose line 7 ends with the id of a System V segment that nobody else would free. The
  * directory is removed repeatedly because what is ending may still write to it.
  */
 const script = `
+alive() {
+  [ -r "/proc/$1/stat" ] || { kill -0 "$1"; return; }
+  case "$(sed 's/.*) //' "/proc/$1/stat")" in Z*) return 1;; esac
+}
 while IFS= read -r line; do pids=$line; done
 if [ -n "$pids" ]; then
   kill -CONT $pids
   kill -QUIT \${pids%% *}
   for second in 1 2 3 4 5 6 7 8; do
-    for tenth in 1 2 3 4 5 6 7 8 9 10; do kill -0 \${pids%% *} || break 2; sleep 0.1; done
+    for tenth in 1 2 3 4 5 6 7 8 9 10; do alive \${pids%% *} || break 2; sleep 0.1; done
   done
   kill -KILL $pids
 fi
@@ -31,7 +36,7 @@ for attempt in 1 2 3 4 5; do rm -rf "$1" && break; sleep 0.2; done
 /** What the watchdog is told. */
 export interface Watchdog {
   /** The processes to end if the program dies now; the first is the one whose end is waited for. */
-  readonly guard: (pids: ReadonlyArray<number>) => Effect.Effect<void>
+  readonly guard: (pids: ReadonlyArray<number>) => void
 }
 
 /** Watches until the scope closes; then removes the directory and is gone. */
@@ -49,7 +54,7 @@ export const make = (directory: string) =>
       child.unref()
       const stdin = child.stdin as typeof child.stdin & { readonly unref: () => void }
       stdin.unref() // the program may end although we still watch
-      return { child, guard: (pids: ReadonlyArray<number>) => Effect.sync(() => stdin.write(`${pids.join(" ")}\n`)) }
+      return { child, guard: (pids: ReadonlyArray<number>) => void stdin.write(`${pids.join(" ")}\n`) }
     }),
     ({ child }) =>
       Effect.async<void>((resume) => {
