@@ -1,137 +1,80 @@
 /**
  * What can go wrong between a program and PostgreSQL: one tag per decision that a caller can take.
  *
- * Names follow Effect 4's `SqlError` reasons where those exist. Every error says in `outcome` whether the work may have
- * been applied, in `phase` how far it came, and in `message`, on one line, what happened and what to do.
- * Neither passwords nor parameter values are ever part of an error.
+ * Every error says in `outcome` whether the work may have been applied, in `phase` how far it came, and in `message`, on
+ * one line, what happened and what to do. Neither passwords nor parameter values are ever part of an error, unless
+ * `exposeServerDetail` asks for the server's own words.
+ *
+ * ```ts
+ * const register = (email: string) =>
+ *   sql`INSERT INTO users (email) VALUES (${email})`.pipe(
+ *     PgError.refine,
+ *     Effect.catchTag("UniqueViolation", () => Effect.fail(new EmailTaken({ email })))
+ *   )
+ * ```
  */
 import { SqlError } from "@effect/sql/SqlError"
-import * as Data from "effect/Data"
-import type * as Duration from "effect/Duration"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Predicate from "effect/Predicate"
-import { classify } from "./classify.js"
+import { classify, type Facts } from "./classify.js"
+import { copy } from "./internal/build.js"
+import type { Failure, PgError, Tag } from "./tags.js"
 
-/** How far an attempt had come when it failed. */
-export type Phase = "Acquire" | "Begin" | "Execute" | "Savepoint" | "Commit" | "Rollback" | "Listen"
+export type { Facts } from "./classify.js"
+export { outcomeUnknown } from "./internal/build.js"
+export { isPgError } from "./internal/recognise.js"
+export * from "./tags.js"
 
 /**
- * `NotApplied`: nothing of the failed work is in the database, or will be. `Unknown`: a COMMIT or an autocommit write was
- * sent and no final answer came, so it may or may not have been applied.
+ * When the same work may be done again. `safe`: nothing of it was applied. `ifIdempotent`: the server may have applied it,
+ * `outcome` says more. `never`: repeating is no help, or not ours to decide. A new tag does not compile until it is listed.
  */
-export type Outcome = "NotApplied" | "Unknown"
-
-/** What every error carries. */
-export interface Failure {
-  /** One line: what happened, to what, and what to do. */
-  readonly message: string
-  readonly phase: Phase
-  readonly outcome: Outcome
-  /** Whether the same work, tried again later, may succeed without anybody changing anything. */
-  readonly transient: boolean
-  /** Attempts made, the failed one included; 0 where nothing was tried. */
-  readonly attempts: number
-  /** The innermost named `Operation` that the work belonged to. */
-  readonly operation?: string | undefined
-  /** The server's five-character SQLSTATE, where the server answered. Source: PostgreSQL manual, Appendix A. */
-  readonly sqlState?: string | undefined
-  /** `sqlState`, or the system's code of a socket failure such as `ECONNREFUSED`: what `pg`'s own errors have under this name. */
-  readonly code?: string | undefined
-  /** Time after which another try makes sense, where the refusing side knows it. */
-  readonly retryAfter?: Duration.Duration | undefined
-  readonly severity?: string | undefined
-  readonly constraint?: string | undefined
-  readonly schema?: string | undefined
-  readonly table?: string | undefined
-  readonly column?: string | undefined
-  /** A sanitised copy of the driver's error, or the `PgError` that led here. */
-  readonly cause?: unknown
+export const retrySafety: { readonly [T in Tag]: "safe" | "ifIdempotent" | "never" } = {
+  ConnectionError: "ifIdempotent",
+  AuthenticationError: "never",
+  AuthorizationError: "never",
+  SqlSyntaxError: "never",
+  UniqueViolation: "never",
+  ConstraintError: "never",
+  DeadlockError: "safe",
+  SerializationError: "safe",
+  LockTimeoutError: "safe",
+  StatementTimeoutError: "safe",
+  UnknownError: "never",
+  PoolTimeoutError: "safe",
+  TooManyConnectionsError: "safe",
+  ServerUnavailableError: "ifIdempotent",
+  ReadOnlyError: "safe",
+  ResourceError: "ifIdempotent",
+  QueryTimeoutError: "ifIdempotent",
+  CircuitOpenError: "never",
+  OutcomeUnknownError: "ifIdempotent",
+  TransactionAbortedError: "never",
+  PoolClosedError: "never",
+  IdempotencyKeyReusedError: "never",
+  InvalidOptionsError: "never"
 }
 
-/** The connection could not be made, or was lost. Not transient when the host is unknown or its certificate is bad. */
-export class ConnectionError extends Data.TaggedError("ConnectionError")<Failure> {}
-/** Role or password refused (28xxx). */
-export class AuthenticationError extends Data.TaggedError("AuthenticationError")<Failure> {}
-/** The role lacks a privilege (42501). */
-export class AuthorizationError extends Data.TaggedError("AuthorizationError")<Failure> {}
-/** The server does not understand the statement, or does not know an object in it (42xxx). */
-export class SqlSyntaxError extends Data.TaggedError("SqlSyntaxError")<Failure> {}
-/** A unique constraint refused the row (23505); `constraint` names it. */
-export class UniqueViolation extends Data.TaggedError("UniqueViolation")<Failure> {}
-/** Any other integrity constraint refused the row (23xxx). */
-export class ConstraintError extends Data.TaggedError("ConstraintError")<Failure> {}
-/** The server ended a deadlock by aborting this transaction (40P01). */
-export class DeadlockError extends Data.TaggedError("DeadlockError")<Failure> {}
-/** The transaction cannot be put in a serial order with others (40001, 40000). */
-export class SerializationError extends Data.TaggedError("SerializationError")<Failure> {}
-/** A lock was not to be had within `lock_timeout`, or at once with NOWAIT (55P03). */
-export class LockTimeoutError extends Data.TaggedError("LockTimeoutError")<Failure> {}
-/** The server's `statement_timeout` ended the statement (57014). */
-export class StatementTimeoutError extends Data.TaggedError("StatementTimeoutError")<Failure> {}
-/** Everything that has no tag of its own, every SQLSTATE not listed in the table included. */
-export class UnknownError extends Data.TaggedError("UnknownError")<Failure> {}
-/** No connection came free in time, or the queue for one is full: the program asks for more than the pool has. */
-export class PoolTimeoutError extends Data.TaggedError("PoolTimeoutError")<Failure> {}
-/** The server has no connection slot left (53300). */
-export class TooManyConnectionsError extends Data.TaggedError("TooManyConnectionsError")<Failure> {}
-/** The server is starting, stopping, or ended this session (57P01, 57P02, 57P03). */
-export class ServerUnavailableError extends Data.TaggedError("ServerUnavailableError")<Failure> {}
-/** A write met a read-only transaction (25006): most likely we are talking to a standby. */
-export class ReadOnlyError extends Data.TaggedError("ReadOnlyError")<Failure> {}
-/** Memory, disk, a configured limit or the server's file system (53xxx, 58xxx). */
-export class ResourceError extends Data.TaggedError("ResourceError")<Failure> {}
-/** The deadline of the `Operation` or transaction passed. */
-export class QueryTimeoutError extends Data.TaggedError("QueryTimeoutError")<Failure> {}
-/** The circuit breaker refused the call; nothing was sent. `retryAfter` says when it will admit a probe. */
-export class CircuitOpenError extends Data.TaggedError("CircuitOpenError")<Failure> {}
-/** The work may or may not have been applied, and repeating it could apply it twice. `reason` is what led here. */
-export class OutcomeUnknownError extends Data.TaggedError("OutcomeUnknownError")<
-  Failure & { readonly reason: PgError }
-> {}
-/** The transaction was rolled back, or has ended, although the program went on as if it had not. */
-export class TransactionAbortedError extends Data.TaggedError("TransactionAbortedError")<Failure> {}
-/** The layer is closing or closed; nothing was sent. */
-export class PoolClosedError extends Data.TaggedError("PoolClosedError")<Failure> {}
-/** An idempotency key was used again for different work. */
-export class IdempotencyKeyReusedError extends Data.TaggedError("IdempotencyKeyReusedError")<Failure> {}
+/** The `PgError` that a `SqlError` carries as its cause, or else its classification. Never throws. */
+export const fromSqlError = (error: SqlError, facts?: Facts): PgError => classify(error, facts)
 
-/** One option that cannot be accepted. */
-export interface Fault {
-  readonly field: string
-  readonly value: unknown
-  readonly expected: string
-}
+/** The error as the `SqlClient` interface wants it: `cause` is the `PgError`, `message` its one line. */
+export const toSqlError = (error: PgError): SqlError => new SqlError({ cause: error, message: error.message })
 
-/** Options refused when the layer is built: every faulty field at once, nothing repaired in silence. */
-export class InvalidOptionsError extends Data.TaggedError("InvalidOptionsError")<
-  Failure & { readonly faults: ReadonlyArray<Fault> }
-> {}
+const isSqlError = (error: unknown): error is SqlError => error instanceof SqlError
 
-/** Every failure of this library. */
-export type PgError =
-  | ConnectionError
-  | AuthenticationError
-  | AuthorizationError
-  | SqlSyntaxError
-  | UniqueViolation
-  | ConstraintError
-  | DeadlockError
-  | SerializationError
-  | LockTimeoutError
-  | StatementTimeoutError
-  | UnknownError
-  | PoolTimeoutError
-  | TooManyConnectionsError
-  | ServerUnavailableError
-  | ReadOnlyError
-  | ResourceError
-  | QueryTimeoutError
-  | CircuitOpenError
-  | OutcomeUnknownError
-  | TransactionAbortedError
-  | PoolClosedError
-  | IdempotencyKeyReusedError
-  | InvalidOptionsError
+/**
+ * Puts the `PgError` in the place of every `SqlError` in the failure channel, so that `Effect.catchTag` works on it. All
+ * other failures, defects and interruptions stay as they are.
+ */
+export const refine = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, Exclude<E, SqlError> | PgError, R> =>
+  Effect.mapErrorCause(
+    self,
+    Cause.map((error) => (isSqlError(error) ? fromSqlError(error) : (error as Exclude<E, SqlError>)))
+  )
 
-/** The names that `Effect.catchTag` takes. */
-export type Tag = PgError["_tag"]
+/** The same error, as the failure of that operation or after so many attempts. Tag, fields and stack stay. */
+export const withContext = <E extends PgError>(
+  error: E,
+  context: Partial<Pick<Failure, "operation" | "attempts">>
+): E => copy(error, context)

@@ -1,0 +1,107 @@
+/** From any value whatever to what it says of PostgreSQL: which row of the table, and what the driver observed. */
+import { SqlError } from "@effect/sql/SqlError"
+import * as SqlState from "../SqlState.js"
+import { type PgError, TypeId } from "../tags.js"
+import { isInstance, list, oneLine, property, text } from "./read.js"
+
+/** Fields of a server's answer that name things and hold no data, as `pg` calls them. */
+export const fieldNames = [
+  "severity",
+  "schema",
+  "table",
+  "column",
+  "constraint",
+  "dataType",
+  "routine",
+  "position"
+] as const
+
+/** What one error says of itself. Texts are as they came, except `fields` and `target`, which are on one line. */
+export interface Observed {
+  readonly error: unknown
+  /** Whether a server, or a pooler in its place, sent it. */
+  readonly answered: boolean
+  readonly message: string
+  readonly sqlState: string | undefined
+  /** `sqlState`, or a code that the system or Node gave. */
+  readonly code: string | undefined
+  readonly fields: { readonly [Name in (typeof fieldNames)[number]]?: string }
+  /** The other end of a socket, or the host that was looked up. */
+  readonly target: string | undefined
+}
+
+/** An error that is understood. */
+export interface Recognised {
+  readonly rule: SqlState.Rule
+  readonly observed: Observed
+}
+
+/** The longest identifier of PostgreSQL has 63 bytes; RAISE can put anything where one is expected. */
+const maxName = 128
+/** How far causes of causes and parts of an AggregateError are followed. */
+const maxVisits = 32
+
+/** Whether a value is one of this library's errors. Never throws. */
+export const isPgError = (value: unknown): value is PgError =>
+  isInstance(value, Error) && property(value, TypeId) === TypeId && text(value, "_tag") !== undefined
+
+const targetOf = (error: unknown): string | undefined => {
+  const host = text(error, "address") ?? text(error, "hostname")
+  const port = property(error, "port")
+  return host && oneLine(typeof port === "number" ? `${host}:${port}` : host, maxName)
+}
+
+/** What an error says of itself. A SQLSTATE without a severity counts when its class is a known one. */
+export const observe = (error: unknown): Observed => {
+  const code = text(error, "code")
+  const severity = text(error, "severity")
+  const isState =
+    code !== undefined &&
+    SqlState.isSqlState(code) &&
+    (severity !== undefined || (!SqlState.bySystemCode(code) && SqlState.bySqlState(code) !== SqlState.unlisted))
+  const answered = severity !== undefined || isState
+  const fields = Object.fromEntries(
+    fieldNames.flatMap((name) => {
+      const value = answered ? text(error, name) : undefined
+      return value === undefined ? [] : [[name, oneLine(value, maxName)]]
+    })
+  )
+  return {
+    error,
+    answered,
+    message: typeof error === "string" ? error : (text(error, "message") ?? ""),
+    sqlState: isState ? code : undefined,
+    code: isState || (!answered && code !== undefined && isSystemCode(code)) ? code : undefined,
+    fields,
+    target: answered ? undefined : targetOf(error)
+  }
+}
+
+/** Codes in the table, and others of Node's form: an arbitrary text under `code` may be data. */
+const isSystemCode = (code: string) => SqlState.bySystemCode(code) !== undefined || /^E[A-Z_0-9]{2,40}$/.test(code)
+
+const ruleOf = ({ answered, code, fields, message, sqlState }: Observed): SqlState.Rule | undefined => {
+  if (!answered) return (code && SqlState.bySystemCode(code)) || SqlState.byDriverMessage(message)
+  const pooler = fields.routine === undefined ? SqlState.byPoolerMessage(message) : undefined
+  return pooler ?? (sqlState === undefined ? SqlState.unlisted : SqlState.bySqlState(sqlState, fields.routine))
+}
+
+/**
+ * The `PgError` in a value, or the first error in it that the table knows. Parts of an AggregateError (Node makes one of
+ * all addresses of a host, with an empty message) come before the whole, and of those one that may pass.
+ */
+export const recognise = (value: unknown): PgError | Recognised | undefined => {
+  const seen = new Set<unknown>()
+  const visit = (error: unknown): PgError | Recognised | undefined => {
+    if (error === undefined || error === null || seen.has(error) || seen.size >= maxVisits) return undefined
+    seen.add(error)
+    if (isPgError(error)) return error
+    const observed = observe(error)
+    const rule = isInstance(error, SqlError) ? undefined : ruleOf(observed)
+    if (rule && observed.answered) return { rule, observed }
+    const parts = list(error, "errors", maxVisits).flatMap((part) => visit(part) ?? [])
+    const part = parts.find((found) => (isPgError(found) ? found.transient : found.rule.transient)) ?? parts[0]
+    return part ?? (rule ? { rule, observed } : visit(property(error, "cause")))
+  }
+  return visit(value)
+}

@@ -1,0 +1,173 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, FastCheck as fc } from "effect"
+import { classify } from "../../src/error/classify.js"
+import * as PgError from "../../src/error/PgError.js"
+import * as SqlState from "../../src/error/SqlState.js"
+import { type Answer, answer, systemError } from "./arbitraries.js"
+import { renderings } from "./renderings.js"
+
+/** The mark of every value that must not be seen. With line ends, because a message is cut from a stack by its lines. */
+const secret = "s3cr3t"
+const value = `"${secret}\n    at ${secret} (${secret}.js:1:1)\n${secret}"`
+
+const assertHidden = (error: Error) =>
+  Effect.map(renderings(error), (lines) => {
+    assert.isAbove(lines.length, 40)
+    for (const line of lines) assert.notInclude(line, secret)
+  })
+
+/** The error itself, as the cause of a SqlError, of unknown outcome, after some retries. */
+const forms = (error: PgError.PgError): ReadonlyArray<Error> => [
+  error,
+  PgError.toSqlError(error),
+  PgError.outcomeUnknown(error),
+  PgError.withContext(error, { operation: "sign-up", attempts: 3 })
+]
+
+const hidden = (cause: unknown) => Effect.forEach(forms(classify(cause)), assertHidden, { discard: true })
+
+/** An answer full of values, as the server gives them. */
+const leaking = (fields: Answer) =>
+  answer({
+    message: `the server quotes ${value}`,
+    detail: `Key (email)=(${value}) already exists.`,
+    hint: `Perhaps you meant ${value}.`,
+    where: `unnamed portal parameter $1 = ${value}`,
+    internalQuery: `SELECT ${value}`,
+    ...fields
+  })
+
+describe("the data in a server's answer", () => {
+  const quoting = SqlState.table.filter((rule) => rule.shown === undefined).map((rule) => rule.match.split("+")[0]!)
+
+  it.effect.each(quoting)("is in no rendering of an error of %s", (match) =>
+    hidden(leaking({ code: match.padEnd(5, "0") }))
+  )
+
+  it.effect.each(["42P01", "42601", "42704", "42883", "3F000"])(
+    "is in no rendering of %s without a position, because then a parameter may name the object",
+    (code) => hidden(leaking({ code, position: undefined!, where: undefined! }))
+  )
+
+  it.effect.each(["42601", "40P01x", "55000", "0A000"].filter((code) => code.length === 5))(
+    "is in no rendering of %s with a context, because then a value is being read or a function runs",
+    (code) => hidden(leaking({ code, position: "6" }))
+  )
+
+  it.effect.each(["40001", "57P01", "53300", "28P01", "42501"])(
+    "is in no rendering of a RAISE that borrows %s",
+    (code) => hidden(leaking({ code, routine: "exec_stmt_raise", where: undefined! }))
+  )
+
+  it.effect("is in no rendering of a syntax error that stopped at a literal", () =>
+    Effect.forEach(
+      [`'${secret}'`, `$$${secret}$$`, `1${secret}`, `'${secret}\n"`],
+      (token) => hidden(answer({ code: "42601", position: "8", message: `syntax error at or near "${token}"` })),
+      { discard: true }
+    )
+  )
+
+  it("leaves names, which a program needs", () => {
+    const error = classify(leaking({ code: "23505", table: "users", constraint: "users_key", position: "3" }))
+    assert.include(error.cause, { code: "23505", table: "users", constraint: "users_key", position: "3" })
+    assert.notProperty(error.cause, "detail")
+    assert.match((error.cause as Error).stack!, /^DatabaseError: 23505 a_routine\n {4}at /)
+  })
+})
+
+describe("the data in any other error", () => {
+  it.effect("is in no rendering, whichever property it hides in", () =>
+    Effect.forEach(
+      [
+        new SyntaxError(`Unexpected token 's', ${value} is not valid JSON`),
+        Object.assign(new Error(value), { code: value, input: value, name: value, cause: new Error(value) }),
+        Object.assign(new TypeError("Invalid URL"), { code: "ERR_INVALID_URL", input: `postgres://u:${secret}@host` }),
+        new AggregateError([new Error(value), value], value),
+        new Error(`SASL: SCRAM-SERVER-FIRST-MESSAGE: ${secret}`),
+        systemError("ECONNRESET", value, { password: secret }),
+        { message: value, code: secret, [secret]: secret, stack: `Error\n    at ${secret} (file.js:1:1)` },
+        value,
+        [secret],
+        new Map([[secret, secret]])
+      ],
+      hidden,
+      { discard: true }
+    )
+  )
+
+  it.effect("is in no rendering of an arbitrary object full of it", () =>
+    Effect.promise(() =>
+      fc.assert(
+        fc.asyncProperty(
+          fc.dictionary(
+            fc.oneof(
+              fc.constantFrom("message", "code", "name", "stack", "detail", "cause", "errors", "address"),
+              fc.string()
+            ),
+            fc.oneof(fc.constant(value), fc.constant([value]), fc.constant({ message: value, code: value }))
+          ),
+          fc.boolean(),
+          (fields, isError) => {
+            const cause = Object.assign(isError ? new Error(value) : {}, fields, { address: undefined })
+            return Effect.runPromise(assertHidden(classify(cause)))
+          }
+        ),
+        { numRuns: 50 }
+      )
+    )
+  )
+})
+
+describe("exposeServerDetail", () => {
+  it("keeps message, detail, hint, context and the error itself", () => {
+    const cause = leaking({ code: "22P02" })
+    const error = classify(cause, { exposeServerDetail: true })
+    assert.strictEqual(error.cause, cause)
+    assert.include(error.message, secret)
+    assert.notInclude(error.message, "\n")
+    assert.include(error, { detail: cause.detail, hint: cause.hint, where: cause.where })
+  })
+
+  it("is off unless asked for", () => {
+    const error = classify(leaking({ code: "22P02" }), {})
+    for (const field of ["detail", "hint", "where"]) assert.notProperty(error, field)
+  })
+})
+
+describe("the server's own message", () => {
+  it.each([
+    [
+      "a name in the statement",
+      answer({ code: "42P01", position: "15", message: 'relation "nope" does not exist' }),
+      'relation "nope" does not exist'
+    ],
+    [
+      "a word of the statement",
+      answer({ code: "42601", position: "1", message: 'syntax error at or near "selec"' }),
+      'at or near "selec"'
+    ],
+    [
+      "a sign in the statement",
+      answer({ code: "42601", position: "1", message: 'syntax error at or near ")"' }),
+      'at or near ")"'
+    ],
+    [
+      "a fixed text",
+      answer({ code: "40001", where: "while updating a tuple", message: "could not serialize access" }),
+      "could not serialize access"
+    ],
+    [
+      "a name the program is configured with",
+      answer({ code: "28P01", message: 'password authentication failed for user "app"' }),
+      'user "app"'
+    ]
+  ])("is shown where it is %s", (_, cause, expected) => {
+    assert.include(classify(cause).message, expected)
+  })
+
+  it("is on one line and cut where it is long, so that code and advice still fit", () => {
+    const { message } = classify(answer({ code: "40001", message: `a\r\n\tb\u2028c\u001b[31m${"x".repeat(1_000)}` }))
+    assert.match(message, /^a b c \[31mx+… \(40001\); repeat the whole transaction$/)
+    assert.isAtMost(message.length, 400)
+  })
+})
