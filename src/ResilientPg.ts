@@ -1,0 +1,344 @@
+/**
+ * The front door: `ResilientPg.layer(config)` in the place of `PgClient.layer(config)`.
+ *
+ * The way of a query, each stage a module of its own:
+ *
+ *   sql`…`           @effect/sql builds the statement
+ *   Operation        name, deadline, what is known of it         policy/Operation
+ *   RetryPolicy      again, within deadline and budget           policy/RetryPolicy, policy/RetryBudget
+ *   CircuitBreaker   admitted, or refused at once                policy/CircuitBreaker
+ *   Pool             a connection, now or in turn                client/Pool
+ *   Connection       executed, or cancelled out of band          client/Connection
+ *   PgError          classified: a tag, and an outcome           error/PgError
+ *   record           metrics, span events, log lines             telemetry/Metrics
+ */
+import * as Reactivity from "@effect/experimental/Reactivity"
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Statement from "@effect/sql/Statement"
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FiberRef from "effect/FiberRef"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { PCGRandom } from "effect/Utils"
+import { currentLevel, Held, noVerdicts, Pooled, statementSpan } from "./client/Connection.js"
+import * as cancel from "./client/internal/cancel.js"
+import * as connector from "./client/internal/connect.js"
+import { query } from "./client/internal/session.js"
+import type { Stages } from "./client/internal/stages.js"
+import * as Listen from "./client/Listen.js"
+import * as Pool from "./client/Pool.js"
+import * as Transaction from "./client/Transaction.js"
+import * as ResilienceConfig from "./config/ResilienceConfig.js"
+import { classify } from "./error/classify.js"
+import * as PgError from "./error/PgError.js"
+import * as CircuitBreaker from "./policy/CircuitBreaker.js"
+import * as Operation from "./policy/Operation.js"
+import * as RetryBudget from "./policy/RetryBudget.js"
+import * as RetryPolicy from "./policy/RetryPolicy.js"
+import * as logLines from "./telemetry/internal/logLines.js"
+import * as recording from "./telemetry/internal/recording.js"
+import * as Metrics from "./telemetry/Metrics.js"
+
+/** Superset of `PgClientConfig`; see `ResilienceConfig.Options` for every option, its range and its default. */
+export type Options = ResilienceConfig.Options
+
+/** What a program may ask the layer beside queries. */
+export class ResilientPg extends Context.Tag("effect-pg-resilience/ResilientPg")<
+  ResilientPg,
+  {
+    /** The pool's figures at this moment. */
+    readonly pool: Effect.Effect<Pool.Snapshot>
+    /** Ends when a query can be answered; fails at once on what no waiting mends, and with the last failure after `within`. */
+    readonly ready: (options?: {
+      readonly within?: Duration.DurationInput | undefined
+    }) => Effect.Effect<void, PgError.PgError>
+    /** LISTEN that reconnects, and says where it may have missed something. */
+    readonly listen: (channel: string) => Stream.Stream<Listen.Event, SqlError>
+  }
+>() {}
+
+/** What the layer provides. */
+export type Services =
+  | PgClient.PgClient
+  | SqlClient.SqlClient
+  | ResilientPg
+  | CircuitBreaker.CircuitBreaker
+  | RetryBudget.RetryBudget
+  | Transaction.Transactor
+  | Operation.Timeouts
+
+/** See `ResilientPg`. */
+export const pool: Effect.Effect<Pool.Snapshot, never, ResilientPg> = Effect.flatMap(ResilientPg, (_) => _.pool)
+
+/** See `ResilientPg`. `within`: 0 or more, `"infinity"`; default 30 seconds. */
+export const ready = (options?: {
+  readonly within?: Duration.DurationInput | undefined
+}): Effect.Effect<void, PgError.PgError, ResilientPg> => Effect.flatMap(ResilientPg, (_) => _.ready(options))
+
+/** See `ResilientPg`. */
+export const listen = (channel: string): Stream.Stream<Listen.Event, SqlError, ResilientPg> =>
+  Stream.unwrap(Effect.map(ResilientPg, (_) => _.listen(channel)))
+
+/** `timeouts: false`: operations end when they say so themselves. */
+const forever: Operation.Limits = { query: Infinity, complex: Infinity, batchBase: Infinity, batchPerRow: 0, transaction: Infinity }
+
+/** The same custom fragment as `PgClient`'s, which its compiler knows. */
+const json = Statement.custom<Statement.Custom<"PgJson", unknown, undefined, undefined>>("PgJson")
+
+/** What `client.config` tells: the options, with what was resolved from URL and environment. */
+const clientConfig = (
+  { connectionTTL, connectTimeout, idleTimeout, password, ...options }: Options,
+  { target }: ResilienceConfig.Decoded
+): PgClient.PgClientConfig => ({
+  ...options,
+  ...(Redacted.isRedacted(target.password) ? { password: target.password } : {}),
+  host: target.host,
+  port: target.port,
+  database: target.database,
+  username: target.username,
+  ssl: target.ssl,
+  ...Object.fromEntries(
+    Object.entries({ connectionTTL, connectTimeout, idleTimeout }).filter(([, limit]) => limit !== undefined)
+  )
+})
+
+/** One query on one connection, past the breaker. The pool paces the tries: each waits for the prober's next verdict. */
+const makeReady =
+  ({ pool }: Stages): ResilientPg["Type"]["ready"] =>
+  ({ within = "30 seconds" } = {}) => {
+    let last: PgError.PgError | undefined
+    const once = Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(pool.acquire(restore), (lease) =>
+        Effect.ensuring(
+          restore(Effect.mapError(query(lease.session, "SELECT 1"), (cause) => classify(cause))),
+          Effect.sync(lease.release)
+        )
+      )
+    )
+    const answered = Effect.retry(once, {
+      while: (error) => {
+        last = error
+        return error.transient
+      }
+    })
+    return Effect.timeoutFail(Effect.asVoid(answered), {
+      duration: within,
+      onTimeout: () =>
+        last ??
+        new PgError.PoolTimeoutError({
+          message: `No query could be answered within ${Duration.format(within)}: no connection came free`,
+          phase: "Acquire",
+          outcome: "NotApplied",
+          transient: true,
+          attempts: 1
+        })
+    })
+  }
+
+/** The client and its services. Closes everything with its scope: no socket and no server session stays. */
+export const make = (
+  options: Options
+): Effect.Effect<Context.Context<Services>, PgError.PgError, Scope.Scope | Reactivity.Reactivity> =>
+  Effect.gen(function* () {
+    const config = yield* ResilienceConfig.decode(options)
+    const { target } = config
+    const clock = yield* Effect.clock
+    const reactivity = yield* Reactivity.Reactivity
+    const random = new PCGRandom(yield* Random.nextInt)
+
+    // --- the background: on the live clock, in nobody's operation, ended with the scope
+    const liveClock = Clock.make()
+    const live = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.withClock(Operation.none(effect), liveClock)
+    const runFork = yield* FiberSet.makeRuntime<never>()
+    const fork = (effect: Effect.Effect<void>) => void runFork(live(effect))
+
+    // --- told by all, asking none
+    const log = logLines.make(fork, () => performance.now())
+    const metrics = Metrics.forPool({
+      poolName: config.poolName,
+      namespace: target.database ?? "postgres",
+      address: target.host,
+      port: target.port,
+      min: config.minConnections,
+      max: config.maxConnections
+    })
+    const record = recording.make({ metrics, log, slowQuerySeconds: config.slowQueryThreshold / 1000 })
+    yield* Effect.addFinalizer(() => Effect.sync(metrics.close))
+
+    // --- policy
+    const breaker = yield* config.breaker === false
+      ? Effect.map(Layer.build(CircuitBreaker.layerNoop), Context.get(CircuitBreaker.CircuitBreaker))
+      : CircuitBreaker.make(recording.observed(config.breaker, record.breaker))
+    const budget = yield* config.retryBudget === false
+      ? Effect.map(Layer.build(RetryBudget.layerNoop), Context.get(RetryBudget.RetryBudget))
+      : RetryBudget.make(config.retryBudget)
+
+    // --- connections
+    const { onConnect } = config
+    const { connect, setLocal } = connector.make(
+      config,
+      onConnect && ((session) => {
+        const lease = { session, span: undefined, release: () => {} }
+        return onConnect(new Held(stages, lease, noVerdicts, { readOnly: false, span: undefined }))
+      }),
+      record.settingsRefused
+    )
+    const cancels = yield* Effect.makeSemaphore(cancel.atOnce)
+    const thePool: Pool.Pool = Pool.make(
+      {
+        min: config.minConnections,
+        max: config.maxConnections,
+        maxWaiting: config.maxWaiting,
+        acquireTimeout: config.acquireTimeout,
+        idleTimeout: config.idleTimeout,
+        lifetime: config.connectionTTL,
+        maxUses: config.maxUses,
+        checkAfterIdle: config.checkAfterIdle,
+        closeGrace: config.closeGrace,
+        leakAfter: config.leakThreshold
+      },
+      {
+        connect,
+        fork,
+        random: () => random.number(),
+        clock,
+        settle: (session, slot) =>
+          Effect.map(cancel.settle(session, slot, config.stream, cancels), (result) => {
+            record.settled(result)
+            slot.onSettled?.(result === "Silent")
+          }),
+        cancel: (session) => cancel.request(session, config.stream),
+        listener: {
+          ...record.pool(() => thePool.snapshot()),
+          server: (lost, seconds) => {
+            record.server(lost, seconds)
+            if (lost === undefined) fork(breaker.recovered)
+          }
+        }
+      }
+    )
+    yield* Effect.addFinalizer(() => live(thePool.close))
+    yield* Effect.forkScoped(
+      live(
+        Effect.repeat(
+          Effect.sync(() => {
+            thePool.tend()
+            record.budget(Effect.runSync(budget.snapshot))
+          }),
+          Schedule.spaced("1 second")
+        )
+      )
+    )
+    const listener = yield* Listen.make({ connect, live, random: () => random.number(), onLost: record.listenLost })
+
+    // --- the way of a query
+    const attributes: ReadonlyArray<readonly [string, unknown]> = [
+      ...Object.entries(config.spanAttributes),
+      ["db.system.name", "postgresql"],
+      ["db.namespace", target.database ?? "postgres"],
+      ["server.address", target.host],
+      ["server.port", target.port]
+    ]
+    const stages: Stages = {
+      owner: {},
+      pool: thePool,
+      breaker,
+      budget,
+      retry: config.retry === false ? undefined : (config.retry ?? RetryPolicy.standard),
+      recorder: record.stages,
+      autoRetryReads: config.autoRetryReads,
+      exposeServerDetail: config.exposeServerDetail,
+      acquireTimeout: config.acquireTimeout,
+      serverTimeouts: config.serverTimeouts,
+      setLocal
+    }
+    const pooled = new Pooled(stages, Transaction.makeStream(stages))
+    const acquirer = Effect.withFiberRuntime<Pooled | Held>((fiber) =>
+      Effect.succeed(currentLevel(stages, fiber.currentContext) ?? pooled)
+    )
+
+    // --- the client that programs know
+    const compiler = PgClient.makeCompiler(config.transformQueryNames, config.transformJson)
+    const transformRows =
+      config.transformResultNames && Statement.defaultTransforms(config.transformResultNames, config.transformJson).array
+    const client: PgClient.PgClient = Object.assign(
+      Statement.make(acquirer, compiler, attributes, transformRows),
+      {
+        [PgClient.TypeId as PgClient.TypeId]: PgClient.TypeId as PgClient.TypeId,
+        [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,
+        safe: undefined as any,
+        config: clientConfig(options, config),
+        withTransaction: Transaction.makeWithTransaction(stages, attributes),
+        reserve: Transaction.makeReserve(stages),
+        withoutTransforms(): any {
+          if (transformRows === undefined) return client
+          const plain = Statement.make(acquirer, compiler.withoutTransform, attributes, undefined)
+          const copy: any = Object.assign(plain, { ...client, ...plain })
+          copy.safe = copy
+          copy.withoutTransforms = () => copy
+          return copy
+        },
+        reactive: reactivity.stream,
+        reactiveMailbox: reactivity.query,
+        json: (value: unknown) => json(value, undefined, undefined),
+        listen: (channel: string) =>
+          Stream.filterMap(listener.listen(channel), (event) =>
+            event._tag === "Notification" ? Option.some(event.payload) : Option.none()
+          ),
+        notify: (channel: string, payload: string) =>
+          Effect.asVoid(Effect.suspend(() => client`SELECT pg_notify(${channel}, ${payload})`))
+      }
+    ) as any
+    ;(client as any).safe = client
+
+    const ready = makeReady(stages)
+    if (config.requireOnStart) yield* ready()
+    return Context.make(PgClient.PgClient, client).pipe(
+      Context.add(SqlClient.SqlClient, client),
+      Context.add(ResilientPg, { pool: Effect.sync(thePool.snapshot), ready, listen: listener.listen }),
+      Context.add(CircuitBreaker.CircuitBreaker, breaker),
+      Context.add(RetryBudget.RetryBudget, budget),
+      Context.add(Transaction.Transactor, Transaction.makeTransactor(stages, attributes)),
+      Context.add(Operation.Timeouts, config.timeouts === false ? forever : (config.timeouts ?? Operation.defaultLimits))
+    )
+  })
+
+/** Each statement's span, put where the stages find it for their events. */
+const spans = Statement.setTransformer((statement, _sql, _refs, span) =>
+  Effect.as(FiberRef.set(statementSpan, span), statement)
+)
+
+/**
+ * In the place of `PgClient.layer`. Builds at once, also while the database is away (but see `requireOnStart`).
+ *
+ * Fails with an `SqlError` whose cause is `InvalidOptionsError` when options are out of range, all of them named.
+ */
+export const layer = (options: Options): Layer.Layer<Services, SqlError> =>
+  Layer.scopedContext(Effect.mapError(make(options), PgError.toSqlError)).pipe(
+    Layer.provide(Reactivity.layer),
+    Layer.merge(spans)
+  )
+
+/** `layer`, its options out of `Config`. */
+export const layerConfig = (
+  config: Config.Config.Wrap<Options>
+): Layer.Layer<Services, ConfigError.ConfigError | SqlError> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(config), layer))
+
+/** `layer`, from the environment: `DATABASE_URL`, `DB_POOL_MAX` and the others that `ResilienceConfig.variables` lists. */
+export const layerEnv: Layer.Layer<Services, ConfigError.ConfigError | SqlError> = Layer.unwrapEffect(
+  Effect.map(ResilienceConfig.fromEnv, layer)
+)

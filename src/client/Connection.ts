@@ -1,0 +1,382 @@
+/**
+ * The two kinds of `SqlConnection` that programs meet: `Pooled`, which takes a connection for each statement and goes the
+ * whole way of a query, and `Held`, which is one connection in the hands of a transaction level or a `reserve` scope.
+ */
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { Connection } from "@effect/sql/SqlConnection"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import { globalValue } from "effect/GlobalValue"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import type * as Tracer from "effect/Tracer"
+import type { QueryArrayResult } from "pg"
+import { classify } from "../error/classify.js"
+import * as PgError from "../error/PgError.js"
+import * as Operation from "../policy/Operation.js"
+import * as ReadOnly from "../policy/ReadOnly.js"
+import { send, type Work } from "./internal/attempt.js"
+import { type Attempt, conclude, guard, note, type Permit } from "./internal/guard.js"
+import { Cursor, type Reply, Request, serialize } from "./internal/session.js"
+import type { Caller, Restore, Stages } from "./internal/stages.js"
+import type { Lease } from "./Pool.js"
+
+/** Rows of a stream that are fetched at a time, as in `@effect/sql-pg`. */
+const fetchSize = 128
+
+/** The span of the statement that a fiber executes: `@effect/sql` keeps it to itself and its transformers. */
+export const statementSpan = globalValue("effect-pg-resilience/Connection/statementSpan", () =>
+  FiberRef.unsafeMake<Tracer.Span | undefined>(undefined)
+)
+
+/** @internal What the stages need to know of the fiber. */
+export const callerOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>, span?: Tracer.Span): Caller => ({
+  clock: Context.get(fiber.currentDefaultServices, Clock.Clock),
+  operation: Operation.current(fiber),
+  span: span ?? fiber.getFiberRef(statementSpan)
+})
+
+type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
+
+/** `SqlConnection` in terms of one function that executes and one that streams. */
+abstract class Base implements Connection {
+  protected abstract reply(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    rowMode: "array" | undefined
+  ): Effect.Effect<Reply, SqlError>
+  abstract executeStream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Stream.Stream<any, SqlError>
+
+  private rows(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
+    return Effect.map(
+      this.reply(sql, params, rowMode),
+      ({ result }): ReadonlyArray<any> =>
+        // Several commands in one text have several results.
+        Array.isArray(result) ? result.map(({ rows }: QueryArrayResult) => rows) : (result as QueryArrayResult).rows
+    )
+  }
+
+  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    const rows = this.rows(sql, params, undefined)
+    return transformRows === undefined ? rows : Effect.map(rows, transformRows as (rows: any) => any)
+  }
+  executeRaw(sql: string, params: ReadonlyArray<unknown>): Effect.Effect<unknown, SqlError> {
+    return Effect.map(this.reply(sql, params, undefined), ({ result }) => result)
+  }
+  executeValues(sql: string, params: ReadonlyArray<unknown>) {
+    return this.rows(sql, params, "array")
+  }
+  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.execute(sql, params, transformRows)
+  }
+}
+
+/** Parameters as the wire wants them, once for all attempts. A value that can not be sent is the caller's typed error. */
+const serialized = (params: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<unknown>, PgError.PgError> =>
+  Effect.try({ try: () => serialize(params), catch: (cause) => classify(cause, { phase: "Execute", outcome: "NotApplied" }) })
+
+const workOf = (sql: string, operation: Operation.State | undefined, pooled: boolean) => {
+  const inspection = ReadOnly.inspect(sql)
+  const work: Work = {
+    pooled,
+    phase: "Execute",
+    command: inspection.command,
+    readOnly: operation?.readOnly ?? inspection.readOnly,
+    opaque: inspection.opaque,
+    isCommit: inspection.command === "commit"
+  }
+  return work
+}
+
+/** For each statement a connection of its own. */
+export class Pooled extends Base {
+  constructor(
+    private readonly stages: Stages,
+    private readonly streamed: (
+      sql: string,
+      params: ReadonlyArray<unknown>,
+      transformRows: TransformRows
+    ) => Stream.Stream<any, SqlError>
+  ) {
+    super()
+  }
+
+  protected reply(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
+    const { stages } = this
+    return Effect.withFiberRuntime<Reply, SqlError>((fiber) => {
+      const caller = callerOf(fiber)
+      const work = workOf(sql, caller.operation, true)
+      const repeatable =
+        caller.operation?.idempotent === true ||
+        (work.readOnly && (stages.autoRetryReads || caller.operation?.readOnly === true))
+      return Effect.flatMap(serialized(params), (values) =>
+        guard(stages, caller, statement(stages, caller, () => new Request(sql, values, rowMode), work), repeatable)
+      ).pipe(Effect.mapError(PgError.toSqlError))
+    })
+  }
+
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.streamed(sql, params, transformRows)
+  }
+}
+
+/** One attempt: a connection now or in turn, the statement on it, and the connection back. */
+const statement =
+  (stages: Stages, caller: Caller, request: () => Request, work: Work): Attempt<Reply> =>
+  (permit) => {
+    const on = (lease: Lease, resume: (effect: Effect.Effect<Reply, PgError.PgError>) => void) =>
+      send(stages, caller, lease.session, request(), work, hooks(stages, permit, lease.release), resume)
+    return Effect.async<Reply, PgError.PgError>((resume) => {
+      const lease = stages.pool.unsafeTake()
+      if (lease !== undefined) return on(lease, resume)
+      resume(
+        leased(stages, permit, (lease) =>
+          Effect.async((resume) => on(lease, resume))
+        )
+      )
+      return Effect.void
+    })
+  }
+
+/** @internal Where the verdicts on a connection go: to the breaker, by the permit it was taken with. */
+export type Verdicts = Pick<Permit, "settle" | "neutral" | "report">
+
+/** @internal For what the breaker has no part in. */
+export const noVerdicts: Verdicts = { settle: () => {}, neutral: () => {}, report: () => {} }
+
+/** @internal Wait for a connection, use it, give it back. */
+export const leased = <A>(
+  stages: Stages,
+  permit: Permit,
+  use: (lease: Lease) => Effect.Effect<A, PgError.PgError>
+): Effect.Effect<A, PgError.PgError> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(acquired(stages, permit, restore), (lease) =>
+      Effect.onExit(restore(use(lease)), () => {
+        lease.release()
+        return Effect.void
+      })
+    )
+  )
+
+/** @internal `pool.acquire`, whose failure is an attempt's verdict. */
+export const acquired = (
+  stages: Stages,
+  permit: Permit,
+  restore: Restore
+): Effect.Effect<Lease, PgError.PgError> =>
+  Effect.tapError(stages.pool.acquire(restore), (error) => Effect.sync(() => permit.settle(error, 0)))
+
+/** @internal What the breaker and the pool learn of one statement. */
+export const hooks = (stages: Stages, permit: Verdicts, release: () => void) => ({
+  answered: (error: PgError.PgError | undefined, elapsedMs: number) => {
+    permit.settle(error, elapsedMs)
+    release()
+  },
+  abandoned: () => {
+    permit.neutral()
+    release()
+  },
+  settled: (silent: boolean) => {
+    if (!silent) return
+    permit.report(silence)
+    stages.pool.suspect()
+  }
+})
+
+/** A server that did not even answer a cancel. Never shown: its caller has gone. */
+const silence = new PgError.ConnectionError({
+  message: "The server did not answer a cancelled statement within a second",
+  phase: "Execute",
+  outcome: "Unknown",
+  transient: true,
+  attempts: 1
+})
+
+/** How long a statement waits for a nested transaction of another fiber, if no deadline ends it before. */
+const turnLimit = "30 seconds"
+
+/** One connection, held by a transaction level or a `reserve` scope. */
+export class Held extends Base {
+  /** No statement is taken any more; whoever still has this object outlived what it was for. */
+  ended = false
+  /** The nested transaction that is open; statements of this level wait for its end. */
+  private child: Held | undefined = undefined
+  private turns: Array<() => void> = []
+
+  constructor(
+    readonly stages: Stages,
+    readonly lease: Lease,
+    readonly permit: Verdicts,
+    readonly options: {
+      readonly readOnly: boolean
+      readonly span: Tracer.AnySpan | undefined
+      /** The level around this one on the same connection. */
+      readonly parent?: Held | undefined
+      /** What the context held before: another client's transaction, or the level around this one. */
+      readonly outer?: Connection | undefined
+      readonly savepoint?: string | undefined
+    }
+  ) {
+    super()
+  }
+
+  protected reply(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
+    return Effect.flatMap(
+      Effect.mapError(serialized(params), PgError.toSqlError),
+      (values) => this.run(sql, () => new Request(sql, values, rowMode))
+    )
+  }
+
+  /** @internal One statement in its turn. */
+  run(sql: string, request: () => Request): Effect.Effect<Reply, SqlError> {
+    return Effect.withFiberRuntime((fiber) => {
+      const caller = callerOf(fiber)
+      const work = workOf(sql, caller.operation, false)
+      return this.submit(caller, request, { ...work, readOnly: work.readOnly || this.options.readOnly }).pipe(
+        Effect.mapError((error) => {
+          note(caller, error, 1, undefined)
+          const repeatable = work.readOnly || caller.operation?.idempotent === true
+          return PgError.toSqlError(conclude(this.stages, caller, error, repeatable, 1))
+        })
+      )
+    })
+  }
+
+  /** @internal To the wire as soon as no nested transaction is open. */
+  submit(caller: Caller, request: () => Request, work: Work): Effect.Effect<Reply, PgError.PgError> {
+    return Effect.async((resume) => {
+      if (this.ended) return resume(Effect.fail(this.outlived(caller)))
+      if (this.child !== undefined) {
+        return resume(Effect.zipRight(this.turn(caller), Effect.suspend(() => this.submit(caller, request, work))))
+      }
+      const { lease, permit, stages } = this
+      return send(stages, caller, lease.session, request(), work, {
+        answered: (error) => {
+          if (error !== undefined) permit.report(error)
+        },
+        abandoned: () => {},
+        settled: hooks(stages, permit, () => {}).settled
+      }, resume)
+    })
+  }
+
+  /** @internal The place of a nested transaction, taken at once when free: at most one is open per level. */
+  enter(caller: Caller, child: Held, restore: Restore): Effect.Effect<void, PgError.PgError> {
+    return Effect.suspend(() => {
+      if (this.ended) return Effect.fail(this.outlived(caller))
+      if (this.child !== undefined) return Effect.zipRight(restore(this.turn(caller)), this.enter(caller, child, restore))
+      this.child = child
+      return Effect.void
+    })
+  }
+
+  /** @internal This level is over, and with it those still open inside. Returns the savepoint of the nearest of those. */
+  end(): string | undefined {
+    this.ended = true
+    const open = this.child
+    open?.end()
+    this.child = undefined
+    if (this.options.parent?.child === this) this.options.parent.leave()
+    this.wake()
+    return open?.options.savepoint
+  }
+
+  private leave(): void {
+    this.child = undefined
+    this.wake()
+  }
+
+  private wake(): void {
+    const { turns } = this
+    this.turns = []
+    for (const turn of turns) turn()
+  }
+
+  private turn(caller: Caller): Effect.Effect<void, PgError.PgError> {
+    return Effect.async<void>((resume) => {
+      if (this.child === undefined) return resume(Effect.void)
+      const turn = () => resume(Effect.void)
+      this.turns.push(turn)
+      return Effect.sync(() => {
+        this.turns = this.turns.filter((other) => other !== turn)
+      })
+    }).pipe(
+      Effect.interruptible,
+      Effect.timeoutFail({
+        duration: turnLimit,
+        onTimeout: () =>
+          new PgError.TransactionAbortedError({
+            ...nothingSent(caller),
+            message:
+              `A nested transaction (${spanName(this.child?.options.span)}) of ${spanName(this.options.span)} stayed open ` +
+              `for ${turnLimit}: nested transactions of one connection can not wait for one another. Nothing was sent`
+          })
+      })
+    )
+  }
+
+  private outlived(caller: Caller): PgError.PgError {
+    return new PgError.TransactionAbortedError({
+      ...nothingSent(caller),
+      message:
+        `The transaction or reserved connection (${spanName(this.options.span)}) has ended, and this fiber outlived it: ` +
+        "nothing was sent. Await such work inside, or start it outside"
+    })
+  }
+
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return Stream.unwrap(
+      Effect.map(Effect.mapError(serialized(params), PgError.toSqlError), (values) => {
+        const cursor = new Cursor(sql, values, fetchSize)
+        let more = true
+        return Stream.repeatEffectChunkOption(
+          Effect.suspend((): Effect.Effect<Chunk.Chunk<any>, Option.Option<SqlError>> => {
+            if (!more) return Effect.fail(Option.none())
+            return Effect.mapBoth(this.run(sql, () => cursor), {
+              onFailure: Option.some,
+              onSuccess: ({ result, suspended }) => {
+                more = suspended
+                const { rows } = result as QueryArrayResult
+                return Chunk.unsafeFromArray(transformRows === undefined ? rows : (transformRows(rows) as Array<any>))
+              }
+            })
+          })
+        )
+      })
+    )
+  }
+}
+
+const nothingSent = (caller: Caller) =>
+  ({
+    phase: "Execute",
+    outcome: "NotApplied",
+    transient: false,
+    attempts: 0,
+    operation: caller.operation?.name
+  }) as const
+
+const spanName = (span: Tracer.AnySpan | undefined): string =>
+  span === undefined ? "no span" : span._tag === "Span" ? `span "${span.name}" ${span.spanId}` : `span ${span.spanId}`
+
+/** @internal The innermost level of this client's transactions in a context, if it is in one. */
+export const currentLevel = (stages: Stages, context: Context.Context<never>): Held | undefined => {
+  let at: Connection | undefined = Option.getOrUndefined(
+    Context.getOption(context, SqlClient.TransactionConnection)
+  )?.[0]
+  while (at instanceof Held) {
+    if (at.stages.owner === stages.owner) return at
+    at = at.options.outer
+  }
+  return undefined
+}

@@ -1,0 +1,542 @@
+/**
+ * The pool: a bounded set of sessions, an idle stack, one fair queue of waiters and one connector.
+ *
+ * Everything that moves is synchronous, so that each step keeps these invariants (`test/client/Pool.test.ts`):
+ * 1. `idle + used + quarantined + checking + connecting <= max`, but for the prober's one connection while the server
+ *    is away.
+ * 2. A connection is in exactly one of these states, and has at most one holder. Whoever waits is served in order.
+ * 3. A waiter that gives up (timeout, interruption) is out of the queue at once; a connection that reached it at that
+ *    very moment goes back.
+ * 4. A connection is handed out only if it has answered after the last suspicion, and within `checkAfterIdle`;
+ *    else it is checked first.
+ * 5. A connection is idle again only in status `I` and with nothing in flight.
+ * 6. While the server is away one prober connects; nobody else. Afterwards the pool fills by slow start: 1, 2, 4, ….
+ * 7. A connect is tied to no caller: whoever asked for it may leave, the connection comes to the pool.
+ *
+ * Waiting and lifetime are policy, by the `Clock`; checks, probing and slow start are transport, by the live clock.
+ */
+import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Tracer from "effect/Tracer"
+import * as PgError from "../error/PgError.js"
+import { Request, type Session, type Slot } from "./internal/session.js"
+import type { Restore } from "./internal/stages.js"
+
+/** The figures of a moment. Counts are connections, but for `waiting` (fibers) and `generation`. */
+export interface Snapshot {
+  readonly max: number
+  readonly min: number
+  /** All connections that the pool answers for: idle, used, quarantined and those being checked. */
+  readonly total: number
+  readonly idle: number
+  readonly used: number
+  /** Not usable for the moment: a cancelled statement is being settled, or a connection is being checked. */
+  readonly quarantined: number
+  readonly connecting: number
+  readonly waiting: number
+  /** Raised by each suspicion: a lost connection, a silent one, a server that turned read-only. */
+  readonly generation: number
+  /** Sockets that have left the pool and are not closed yet. */
+  readonly closing: number
+}
+
+/** Why a connection left the pool. */
+export type EvictionReason =
+  | "idle"
+  | "lifetime"
+  | "uses"
+  | "surplus"
+  | "lost"
+  | "silent"
+  | "check"
+  | "dirty"
+  | "read-only"
+  | "closing"
+
+/** Times in milliseconds, `Infinity` for none. */
+export interface Options {
+  readonly min: number
+  readonly max: number
+  readonly maxWaiting: number
+  readonly acquireTimeout: number
+  readonly idleTimeout: number
+  readonly lifetime: number
+  readonly maxUses: number
+  readonly checkAfterIdle: number
+  readonly closeGrace: number
+  readonly leakAfter: number
+}
+
+/** What the pool tells, synchronously; it asks nothing. */
+export interface Listener {
+  readonly connected: (seconds: number) => void
+  readonly evicted: (reason: EvictionReason, cause: unknown) => void
+  readonly waited: (seconds: number) => void
+  readonly used: (seconds: number) => void
+  readonly timedOut: () => void
+  readonly changed: () => void
+  /** A connection attempt failed, or (`undefined`) one succeeded after the pool had lost the server. */
+  readonly server: (lost: PgError.PgError | undefined, awaySeconds: number) => void
+  /** Held for longer than `leakAfter`. */
+  readonly held: (span: Tracer.AnySpan | undefined, seconds: number) => void
+}
+
+/** A connection in somebody's hands. `release` is idempotent and may be called while a statement is in flight. */
+export interface Lease {
+  readonly session: Session
+  span: Tracer.AnySpan | undefined
+  readonly release: () => void
+}
+
+export interface Pool {
+  /** A connection at once, or undefined if one must be waited for. */
+  readonly unsafeTake: () => Lease | undefined
+  /**
+   * A connection, waited for in order. To be run in an uninterruptible region whose end releases it, with what restores
+   * the interruptibility of the caller for the wait. Fails with `PoolTimeoutError`, `PoolClosedError`, or with what connecting failed with.
+   */
+  readonly acquire: (restore: Restore) => Effect.Effect<Lease, PgError.PgError>
+  readonly snapshot: () => Snapshot
+  /** Connections that have not answered since now are checked before use, and a prober looks for the server. */
+  readonly suspect: () => void
+  /** The server behind today's connections no longer takes writes: none of them is handed out again. */
+  readonly turnedReadOnly: () => void
+  /** What connecting failed with last, while the server is away. */
+  readonly away: () => PgError.PgError | undefined
+  /** To be called about once a second of the live clock. */
+  readonly tend: () => void
+  /** Stop admitting, drain for `closeGrace`, cancel what is left, close everything. */
+  readonly close: Effect.Effect<void>
+}
+
+/** What the pool needs of the world. */
+export interface Environment {
+  /** Opens a session, ready for use. Bounded in time by itself. */
+  readonly connect: Effect.Effect<Session, PgError.PgError>
+  /** Runs in the background, on the live clock, until the layer's scope closes. */
+  readonly fork: (effect: Effect.Effect<void>) => void
+  readonly random: () => number
+  readonly clock: Clock.Clock
+  /** Settles an abandoned statement; ends when the session is usable or destroyed. */
+  readonly settle: (session: Session, slot: Slot) => Effect.Effect<void>
+  /** Asks the server to cancel what is in flight, for closing. */
+  readonly cancel: (session: Session) => Effect.Effect<unknown>
+  readonly listener: Listener
+}
+
+interface Entry {
+  readonly session: Session
+  /** Live clock, milliseconds. */
+  readonly openedAt: number
+  /** Policy clock, milliseconds. */
+  readonly expiresAt: number
+  idleSince: number
+  uses: number
+  state: "idle" | "used" | "quarantined"
+  lease: (Lease & { readonly since: number; reported: boolean }) | undefined
+}
+
+interface Waiter {
+  readonly since: number
+  lease: Lease | undefined
+  resume: (effect: Effect.Effect<Lease, PgError.PgError>) => void
+}
+
+const checkLimit = 1_000
+const goodbye = 500
+const probeDelay = { first: 50, cap: 1_000 }
+
+export const make = (options: Options, env: Environment): Pool => {
+  const entries = new Set<Entry>()
+  const idle: Array<Entry> = []
+  const waiters = new Set<Waiter>()
+  const leaving = new Set<Session>()
+  const { clock, listener } = env
+  let connecting = 0
+  let quarantined = 0
+  /** Of the quarantined: idle ones that are being checked for somebody who waits. */
+  let checking = 0
+  /** How many may be opened at once: slow start. */
+  let ramp = 1
+  let generation = 0
+  let suspectedAt = 0
+  let readOnlyAt = 0
+  let closing = false
+  let closed = false
+  let quiet: (() => void) | undefined
+  let away: { since: number; cause: PgError.PgError | undefined; probing: boolean; failures: number } | undefined
+
+  const trusted = ({ session }: Entry, now: number) =>
+    session.answeredAt > suspectedAt && now - session.answeredAt <= options.checkAfterIdle
+
+  const lend = (entry: Entry, span?: Tracer.AnySpan): Lease => {
+    const since = performance.now()
+    const lease = {
+      session: entry.session,
+      span,
+      since,
+      reported: false,
+      release: () => {
+        if (entry.lease !== lease) return
+        entry.lease = undefined
+        entry.uses++
+        listener.used((performance.now() - since) / 1000)
+        if (!entries.has(entry)) return
+        if (entry.session.busy) enter(entry, "quarantined")
+        entry.session.whenIdle(() => judge(entry))
+      }
+    }
+    entry.lease = lease
+    enter(entry, "used")
+    return lease
+  }
+
+  const enter = (entry: Entry, state: Entry["state"]) => {
+    if (entry.state === "quarantined") quarantined--
+    if (state === "quarantined") quarantined++
+    entry.state = state
+    listener.changed()
+  }
+
+  const unsafeTake = () => {
+    const entry = idle[idle.length - 1]
+    if (entry === undefined || waiters.size > 0 || closing || !trusted(entry, performance.now())) return undefined
+    idle.pop()
+    return lend(entry)
+  }
+
+  /** Serve the queue from what is idle, and see to it that enough is being opened or checked for the rest. */
+  const pump = () => {
+    const now = performance.now()
+    while (waiters.size > 0 && idle.length > 0) {
+      const latest = idle[idle.length - 1]!
+      if (trusted(latest, now)) serve(idle.pop()!)
+      else if (checking < waiters.size) check(idle.pop()!)
+      else break
+    }
+    if (closing) return finishClosing()
+    if (away !== undefined) return probe()
+    const wanted = Math.max(waiters.size - connecting - checking, options.min - entries.size - connecting)
+    const room = options.max - entries.size - connecting
+    for (let n = Math.min(wanted, room, ramp - connecting); n > 0; n--) open()
+  }
+
+  const serve = (entry: Entry) => {
+    for (const waiter of waiters) {
+      waiters.delete(waiter)
+      listener.waited((performance.now() - waiter.since) / 1000)
+      waiter.lease = lend(entry)
+      waiter.resume(Effect.succeed(waiter.lease))
+      return
+    }
+  }
+
+  /** An idle connection that may be dead: one empty query. */
+  const check = (entry: Entry) => {
+    checking++
+    ask(entry, "", "check", () => {
+      checking--
+    })
+  }
+
+  /** A statement of the pool's own. No answer within a second: the connection is gone, and the others are suspect. */
+  const ask = (entry: Entry, sql: string, reason: EvictionReason, done: () => void = () => {}) => {
+    enter(entry, "quarantined")
+    const timer = setTimeout(() => {
+      distrust()
+      evict(entry, reason, new Error("No answer within a second"))
+    }, checkLimit)
+    entry.session.submit(new Request(sql), ({ answered, error }) => {
+      clearTimeout(timer)
+      done()
+      if (error !== undefined && answered && entry.session.status !== "I") evict(entry, reason, error)
+      else entry.session.whenIdle(() => judge(entry))
+    })
+  }
+
+  /** Nobody holds it and nothing is in flight: idle again, cleaned first, or out. */
+  const judge = (entry: Entry) => {
+    if (!entries.has(entry) || entry.lease !== undefined || entry.state === "idle") return
+    const { session } = entry
+    if (session.lost !== undefined) return evict(entry, "lost", session.lost)
+    if (session.status !== "I") return ask(entry, "ROLLBACK", "dirty")
+    if (closing && waiters.size === 0) return evict(entry, "closing")
+    if (entry.openedAt <= readOnlyAt) return evict(entry, "read-only")
+    const now = clock.unsafeCurrentTimeMillis()
+    if (entry.expiresAt <= now) return evict(entry, "lifetime")
+    if (entry.uses >= options.maxUses) return evict(entry, "uses")
+    entry.idleSince = now
+    enter(entry, "idle")
+    idle.push(entry)
+    if (waiters.size > 0) pump()
+  }
+
+  /** The slot is free at once; the socket is counted until it has closed. */
+  const evict = (entry: Entry, reason: EvictionReason, cause?: unknown) => {
+    if (!entries.delete(entry)) return
+    if (entry.state === "idle") idle.splice(idle.indexOf(entry), 1)
+    enter(entry, "used")
+    listener.evicted(reason, cause)
+    const { session } = entry
+    session.onLost = undefined
+    if (!session.closed) {
+      leaving.add(session)
+      if (cause === undefined) session.end(goodbye)
+      else session.destroy(cause)
+    }
+    listener.changed()
+    pump()
+  }
+
+  const admit = (session: Session) => {
+    const jitter = options.lifetime * 0.1 * env.random()
+    const entry: Entry = {
+      session,
+      openedAt: performance.now(),
+      expiresAt: clock.unsafeCurrentTimeMillis() + options.lifetime - (Number.isFinite(jitter) ? jitter : 0),
+      idleSince: 0,
+      uses: 0,
+      state: "used",
+      lease: undefined
+    }
+    session.onClosed = () => {
+      leaving.delete(session)
+      finishClosing()
+    }
+    session.onAbandoned = (_, slot) => env.fork(Effect.zipRight(env.settle(session, slot), Effect.sync(() => session.resume())))
+    session.onLost = (cause) => {
+      distrust()
+      evict(entry, "lost", cause)
+    }
+    if (session.lost !== undefined) return session.destroy(session.lost)
+    entries.add(entry)
+    if (entries.size > options.max) return evict(entry, "surplus")
+    judge(entry)
+  }
+
+  /** Open one connection; whatever asked for it may be gone when it comes. */
+  const open = (done: () => void = () => {}) => {
+    connecting++
+    const since = performance.now()
+    env.fork(
+      Effect.onExit(env.connect, (exit) =>
+        Effect.sync(() => {
+          connecting--
+          if (Exit.isSuccess(exit)) {
+            if (closed) return exit.value.destroy(new Error("The pool is closed"))
+            listener.connected((performance.now() - since) / 1000)
+            ramp = Math.min(options.max, ramp * 2)
+            back()
+            admit(exit.value)
+          } else failed(exit.cause)
+          done()
+          pump()
+        })
+      ).pipe(Effect.ignore)
+    )
+  }
+
+  const failed = (cause: Cause.Cause<PgError.PgError>) => {
+    const error = Cause.failureOption(cause)
+    if (error._tag === "None") return
+    const gone = error.value._tag === "ConnectionError" || error.value._tag === "ServerUnavailableError"
+    if (gone && away === undefined) distrust()
+    ramp = 1
+    away ??= { since: performance.now(), cause: undefined, probing: false, failures: 0 }
+    away.failures++
+    away.cause = error.value
+    listener.server(error.value, (performance.now() - away.since) / 1000)
+    // While a connection that answers is in use, its release serves the queue; else nobody will before the next try.
+    for (const { session } of entries) if (session.answeredAt > suspectedAt) return
+    for (const waiter of waiters) {
+      waiters.delete(waiter)
+      waiter.resume(Effect.fail(error.value))
+    }
+  }
+
+  const raise = () => {
+    generation++
+    suspectedAt = performance.now()
+  }
+
+  /** The server may be gone: nothing is handed out that has not answered since, and the prober looks for it. */
+  const distrust = () => {
+    if (closing) return
+    raise()
+    ramp = 1
+    away ??= { since: performance.now(), cause: undefined, probing: false, failures: 0 }
+  }
+
+  const back = () => {
+    if (away === undefined) return
+    const { failures, since } = away
+    away = undefined
+    listener.server(undefined, failures === 0 ? 0 : (performance.now() - since) / 1000)
+  }
+
+  /** While the server is away: one try at a time, at once after a loss, then 50 ms doubling up to 1 s, with jitter. */
+  const probe = () => {
+    if (away === undefined || away.probing) return
+    // What waiting does not mend (a wrong password) is tried again only for somebody.
+    if (away.cause?.transient === false && waiters.size === 0) return
+    const current = away
+    current.probing = true
+    const cap = Math.min(probeDelay.cap, probeDelay.first * 2 ** Math.min(current.failures - 1, 10))
+    const delay = current.failures === 0 ? 0 : cap * (0.5 + env.random() / 2)
+    env.fork(
+      Effect.zipRight(
+        Effect.sleep(delay),
+        Effect.sync(() => {
+          if (closing) return
+          open(() => {
+            current.probing = false
+          })
+        })
+      )
+    )
+  }
+
+  const forget = (waiter: Waiter) => {
+    waiters.delete(waiter)
+    waiter.lease?.release()
+  }
+
+  const refusal = (message: string, transient: boolean) => ({
+    message,
+    transient,
+    phase: "Acquire" as const,
+    outcome: "NotApplied" as const,
+    attempts: 1,
+    cause: away?.cause
+  })
+
+  const timedOut = (message: string) =>
+    Effect.suspend(() => {
+      listener.timedOut()
+      return Effect.fail(new PgError.PoolTimeoutError(refusal(message, true)))
+    })
+
+  const shut = Effect.suspend(() =>
+    Effect.fail(new PgError.PoolClosedError(refusal("The pool is closed, or closing: nothing was sent", false)))
+  )
+
+  const full = (what: string) => {
+    const { max, used, waiting } = snapshot()
+    const lost = away?.cause === undefined ? "" : ` The last attempt to connect failed: ${away.cause.message}`
+    return `${what}: ${used} of ${max} connections in use, ${waiting} waiting. Shorten what holds connections, raise maxConnections, or ask for less at once.${lost}`
+  }
+
+  const acquire: Pool["acquire"] = (restore) => Effect.suspend(() => {
+    if (closing) return shut
+    const lease = unsafeTake()
+    if (lease !== undefined) return Effect.succeed(lease)
+    if (waiters.size >= options.maxWaiting) return timedOut(full("The queue for a connection is full"))
+    const waiter: Waiter = { since: performance.now(), lease: undefined, resume: () => {} }
+    const wait = Effect.async<Lease, PgError.PgError>((resume) => {
+      waiter.resume = resume
+      waiters.add(waiter)
+      listener.changed()
+      pump()
+    })
+    const bounded =
+      options.acquireTimeout === Infinity
+        ? wait
+        : Effect.timeoutTo(Effect.interruptible(wait), {
+            duration: options.acquireTimeout,
+            onSuccess: Effect.succeed,
+            onTimeout: () => timedOut(full(`No connection came free within ${options.acquireTimeout} ms`))
+          }).pipe(Effect.flatten)
+    return Effect.onExit(restore(bounded), (exit) =>
+      Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => forget(waiter))
+    )
+  })
+
+  const snapshot = (): Snapshot => ({
+    max: options.max,
+    min: options.min,
+    total: entries.size,
+    idle: idle.length,
+    used: entries.size - idle.length - quarantined,
+    quarantined,
+    connecting,
+    waiting: waiters.size,
+    generation,
+    closing: leaving.size
+  })
+
+  const finishClosing = () => {
+    if (!closing) return
+    if (entries.size === 0 || closed) {
+      for (const waiter of waiters) {
+        waiters.delete(waiter)
+        waiter.resume(shut)
+      }
+    }
+    if (waiters.size === 0) for (const entry of [...idle]) evict(entry, "closing")
+    if (entries.size === 0 && leaving.size === 0) quiet?.()
+  }
+
+  const drained = Effect.async<void>((resume) => {
+    quiet = () => resume(Effect.void)
+    finishClosing()
+  })
+
+  /** Once a second: idle connections beyond `min`, and old ones, leave; long-held ones are reported; `min` is kept. */
+  const tend = () => {
+    const now = clock.unsafeCurrentTimeMillis()
+    for (const entry of [...idle]) {
+      if (entry.expiresAt <= now) evict(entry, "lifetime")
+      else if (now - entry.idleSince >= options.idleTimeout && entries.size > options.min) evict(entry, "idle")
+    }
+    for (const { lease } of entries) {
+      if (lease === undefined || lease.reported || performance.now() - lease.since < options.leakAfter) continue
+      lease.reported = true
+      listener.held(lease.span, (performance.now() - lease.since) / 1000)
+    }
+    pump()
+  }
+
+  return {
+    unsafeTake,
+    acquire,
+    snapshot,
+    tend,
+    suspect: () => {
+      distrust()
+      pump()
+    },
+    turnedReadOnly: () => {
+      readOnlyAt = performance.now()
+      raise()
+      for (const entry of [...idle]) evict(entry, "read-only")
+    },
+    away: () => away?.cause,
+    close: Effect.suspend(() => {
+      closing = true
+      return Effect.timeoutOption(drained, options.closeGrace)
+    }).pipe(
+      Effect.zipRight(
+        Effect.suspend(() => {
+          closed = true
+          finishClosing()
+          const cut = (entry: Entry) =>
+            Effect.ensuring(
+              entry.session.onWire ? env.cancel(entry.session) : Effect.void,
+              Effect.sync(() => evict(entry, "closing", new Error("The pool closed while this was in flight")))
+            )
+          return Effect.forEach([...entries], cut, { concurrency: "unbounded", discard: true })
+        })
+      ),
+      Effect.zipRight(Effect.timeoutOption(drained, goodbye)),
+      Effect.zipRight(
+        Effect.sync(() => {
+          for (const session of leaving) session.destroy(new Error("The pool is closed"))
+        })
+      ),
+      Effect.zipRight(Effect.timeoutOption(drained, goodbye)),
+      Effect.asVoid
+    )
+  }
+}

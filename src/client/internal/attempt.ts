@@ -1,0 +1,102 @@
+/**
+ * One statement on a connection that somebody holds: send, wait for the final answer, classify, record.
+ *
+ * The caller that is interrupted goes on at once; what it leaves on the wire is settled in the background.
+ */
+import * as Effect from "effect/Effect"
+import { classify } from "../../error/classify.js"
+import { outcomeOf } from "../../error/outcome.js"
+import * as PgError from "../../error/PgError.js"
+import * as Operation from "../../policy/Operation.js"
+import type { Reply, Request, Session, Slot } from "./session.js"
+import type { Caller, Stages } from "./stages.js"
+
+/** What decides how a failure of a statement is to be read. */
+export interface Work {
+  readonly phase: PgError.Phase
+  /** One of a closed set, for metrics: never SQL. */
+  readonly command: string
+  readonly readOnly: boolean
+  /** On a connection of the pool, for this statement alone. */
+  readonly pooled: boolean
+  /** An ERROR answer does not prove that nothing was applied. */
+  readonly opaque: boolean
+  readonly isCommit: boolean
+}
+
+/** Failures of attempts that were never sent: to repeat those is free and safe. */
+const unsent = new WeakSet<PgError.PgError>()
+export const wasNeverSent = (error: PgError.PgError): boolean => unsent.has(error)
+
+/** The typed failure of a reply that has one. */
+export const failureOf = (
+  stages: Stages,
+  { operation }: Caller,
+  work: Work,
+  reply: Reply,
+  elapsedMs: number
+): PgError.PgError => {
+  const error = classify(reply.error, {
+    phase: reply.written || !work.pooled ? work.phase : "Acquire",
+    outcome: outcomeOf({
+      written: reply.written,
+      answered: reply.answered,
+      inTransaction: reply.inTransaction && !work.isCommit,
+      isCommit: work.isCommit,
+      readOnly: work.readOnly,
+      opaque: work.opaque
+    }),
+    operation: operation?.name,
+    attempts: 1,
+    elapsed: elapsedMs,
+    statementTimeout: stages.serverTimeouts.statement,
+    exposeServerDetail: stages.exposeServerDetail
+  })
+  if (!reply.written && work.pooled) unsent.add(error)
+  return error
+}
+
+/** What happens around the statement, in the order of time; each at most once. */
+export interface Hooks {
+  /** The answer is there, `undefined` for success: before the caller goes on. */
+  readonly answered: (error: PgError.PgError | undefined, elapsedMs: number) => void
+  /** The caller went away; `inFlight` unless it was still queued. */
+  readonly abandoned: (inFlight: boolean) => void
+  /** What was abandoned in flight is settled: whether the server had anything to say. */
+  readonly settled: (silent: boolean) => void
+}
+
+/** To be called in the registration of an `Effect.async`. Returns what its interruption runs. */
+export const send = (
+  stages: Stages,
+  caller: Caller,
+  session: Session,
+  request: Request,
+  work: Work,
+  hooks: Hooks,
+  resume: (effect: Effect.Effect<Reply, PgError.PgError>) => void
+): Effect.Effect<void> => {
+  const since = performance.now()
+  const slot: Slot = session.submit(
+    request,
+    (reply) => {
+      const elapsedMs = performance.now() - since
+      const error = reply.error === undefined ? undefined : failureOf(stages, caller, work, reply, elapsedMs)
+      // Not told to read only, and yet refused to write: this is a standby now.
+      if (error?._tag === "ReadOnlyError" && !work.readOnly) stages.pool.turnedReadOnly()
+      hooks.answered(error, elapsedMs)
+      stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error)
+      resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
+    },
+    !work.isCommit
+  )
+  return Effect.sync(() => {
+    slot.onSettled = hooks.settled
+    const inFlight = session.abandon(slot)
+    if (inFlight && !work.readOnly && (work.isCommit || !slot.inTransaction)) {
+      Operation.markUnsettled(caller.operation)
+      stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
+    }
+    hooks.abandoned(inFlight)
+  })
+}

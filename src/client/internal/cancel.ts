@@ -1,0 +1,97 @@
+/**
+ * Settling a statement that nobody waits for any more (DESIGN: "Cancelling"), so that its connection may be used again.
+ *
+ * Invariants:
+ * 1. A CancelRequest names a server process, not a statement: it goes out only while the abandoned statement is the one
+ *    in flight, and nothing else is sent until its effect can not come any more.
+ * 2. That is certain after: the server has closed the cancel socket (the signal is sent), ReadyForQuery was seen, and one
+ *    empty query went through as a barrier that takes a late signal instead of the next statement.
+ * 3. A COMMIT is never cancelled: its answer is waited for.
+ * 4. Whatever is late or unclear: the connection is destroyed. Never more than `limit` for each step.
+ *
+ * All times here are the live clock's: a program under `TestClock` must not hang on a network.
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { isIP } from "node:net"
+import * as Pg from "pg"
+import { Request, type Session, type Slot } from "./session.js"
+
+/** How the settling ended. `Silent`: the server did not answer, so it may be gone. */
+export type Settled = "Ended" | "Cancelled" | "Silent"
+
+/** Cancels under way at once, so that a storm of interruptions is no storm of connections. */
+export const atOnce = 4
+
+/** The statement may end by itself before anything is sent. */
+const grace = "10 millis"
+/** For the cancel socket, for the answer after it, and for the barrier, each. */
+const limit = "1 second"
+/** For the answer of a COMMIT. */
+const commitLimit = "30 seconds"
+
+/** Whether the listener was called within the time, and the session is still there then. */
+const within = (session: Session, wait: (listener: () => void) => void, time: Duration.DurationInput) =>
+  Effect.async<void>((resume) => wait(() => resume(Effect.void))).pipe(
+    Effect.timeoutTo({ duration: time, onSuccess: () => session.lost === undefined, onTimeout: () => false })
+  )
+
+const answered = (session: Session, time: Duration.DurationInput) =>
+  within(session, (listener) => session.whenAnswered(listener), time)
+
+/** An empty query: whatever it is answered, a late cancel has hit it and not the next statement. */
+const barrier = (session: Session) =>
+  within(session, (listener) => session.submitHeld(new Request(""), listener), limit)
+
+/** What `pg.Connection` does that its type declarations leave out. */
+interface PgConnection extends Pg.Connection {
+  connect(port: number | string, host?: string): void
+  requestSsl(): void
+  cancel(processId: number, secretKey: number): void
+}
+const PgConnection = Pg.Connection as unknown as new (config: object) => PgConnection
+
+/** Write the request to the address of the session's own socket, and wait until the server closes. */
+export const request = (session: Session, stream: Pg.ClientConfig["stream"]): Effect.Effect<boolean> =>
+  Effect.async<boolean>((resume) => {
+    const { host, port, ssl, sslNegotiation } = session.endpoint
+    const { remoteAddress, remotePort } = session.socket
+    // The certificate is for the name we were given; the process to signal is behind the address that was reached.
+    const named = { host, ...(isIP(host) === 0 ? { servername: host } : {}) }
+    const connection = new PgConnection({
+      stream,
+      sslNegotiation,
+      ssl: ssl ? { ...(ssl === true ? {} : ssl), ...named } : false
+    })
+    let sent = false
+    connection.on("error", () => connection.stream.destroy())
+    if (ssl && sslNegotiation !== "direct") connection.once("connect", () => connection.requestSsl())
+    connection.once(ssl ? "sslconnect" : "connect", () => {
+      sent = true
+      connection.cancel(session.processId, session.secretKey)
+    })
+    connection.once("end", () => resume(Effect.succeed(sent)))
+    if (host.startsWith("/")) connection.connect(`${host}/.s.PGSQL.${port}`)
+    else connection.connect(remotePort ?? port, remoteAddress ?? host)
+    return Effect.sync(() => connection.stream.destroy())
+  }).pipe(Effect.timeoutTo({ duration: limit, onSuccess: (sent) => sent, onTimeout: () => false }))
+
+/** Ends when the session may be used again (`Ended`, `Cancelled`) or has been destroyed (`Silent`). */
+export const settle = (
+  session: Session,
+  slot: Slot,
+  stream: Pg.ClientConfig["stream"],
+  permits: Effect.Semaphore
+): Effect.Effect<Settled> =>
+  Effect.gen(function* () {
+    if (yield* answered(session, slot.cancellable ? grace : commitLimit)) return "Ended"
+    if (slot.cancellable) {
+      const sent = yield* permits.withPermits(1)(
+        Effect.suspend(() => (session.onWire ? request(session, stream) : Effect.succeed(undefined)))
+      )
+      if (sent === undefined && session.lost === undefined) return "Ended"
+      if (sent && (yield* answered(session, limit)) && (yield* barrier(session))) return "Cancelled"
+    }
+    session.destroy(new Error("The server did not answer a cancelled statement in time"))
+    return "Silent"
+  })

@@ -1,0 +1,114 @@
+/**
+ * Opening a session and making it ready for use: password, server settings, the program's own set-up.
+ *
+ * A pooler may refuse settings in the startup message (PgBouncer: 08P01 "unsupported startup parameter"). Then we connect
+ * without them from there on, and they go into BEGIN instead, where a pooler can not lose them.
+ */
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Redacted from "effect/Redacted"
+import type * as Pg from "pg"
+import type { Decoded } from "../../config/ResilienceConfig.js"
+import { classify, isUnsupportedStartupParameter } from "../../error/classify.js"
+import * as PgError from "../../error/PgError.js"
+import { open, query, type Session } from "./session.js"
+
+const abandoned = new Error("The set-up of the connection failed, or was given up")
+
+export interface Connector {
+  readonly connect: Effect.Effect<Session, PgError.PgError>
+  /** What goes behind BEGIN when the startup message could not carry it: empty, or `; SET LOCAL …`. */
+  readonly setLocal: () => string
+}
+
+export const make = (
+  config: Decoded,
+  onConnect: ((session: Session) => Effect.Effect<void, SqlError>) | undefined,
+  /** The server, or what is in front of it, takes no settings in the startup message: said once. */
+  onRefusedSettings: () => void
+): Connector => {
+  const { connectTimeout, exposeServerDetail, keepAlive, parameters, serverTimeouts, target } = config
+  const limits = Object.entries({
+    statement_timeout: serverTimeouts.statement,
+    lock_timeout: serverTimeouts.lock,
+    idle_in_transaction_session_timeout: serverTimeouts.idleInTransaction
+  }).filter((limit): limit is [string, number] => limit[1] !== undefined)
+  const inBegin = limits.map(([name, value]) => `; SET LOCAL ${name} = ${value}`).join("")
+  const settings = Object.entries(parameters)
+  let refused = false
+
+  const driver = (password: Redacted.Redacted | undefined): Pg.ClientConfig => {
+    return {
+      ...target.driver,
+      ...(password === undefined ? {} : { password: Redacted.value(password) }),
+      // As text: `pg` leaves out a number that is 0, although "no limit" is what was asked for.
+      ...(refused ? {} : Object.fromEntries(limits.map(([name, value]) => [name, String(value)]))),
+      ...(config.stream === undefined ? {} : { stream: config.stream }),
+      types: config.types,
+      keepAlive,
+      ...(Number.isFinite(connectTimeout) ? { connectionTimeoutMillis: connectTimeout } : {})
+    }
+  }
+
+  const typed = (cause: unknown) =>
+    classify(cause, { phase: "Acquire", outcome: "NotApplied", exposeServerDetail })
+
+  const password: Effect.Effect<Redacted.Redacted | undefined, PgError.PgError> = Effect.isEffect(target.password)
+    ? target.password.pipe(
+        Effect.catchAllCause((cause) =>
+          Effect.fail(
+            new PgError.AuthenticationError({
+              message: "The effect that gives the password failed: nothing was sent. Look at what it does",
+              phase: "Acquire",
+              outcome: "NotApplied",
+              transient: true,
+              attempts: 1,
+              ...(exposeServerDetail ? { cause } : {})
+            })
+          )
+        )
+      )
+    : Effect.succeed(target.password)
+
+  /** Settings by a statement: what a pooler refuses in the startup message it passes on like any other. */
+  const settle = (session: Session): Effect.Effect<void, unknown> =>
+    Effect.gen(function* () {
+      if (settings.length > 0) {
+        const calls = settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, false)`)
+        yield* query(session, `SELECT ${calls.join(", ")}`, settings.flat())
+      }
+      if (onConnect !== undefined) yield* onConnect(session)
+    }).pipe(
+      Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => session.destroy(abandoned))))
+    )
+
+  const once = Effect.flatMap(password, (password) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        Effect.suspend(() => restore(open(driver(password)))),
+        (session) => Effect.as(restore(settle(session)), session)
+      )
+    )
+  )
+
+  const withSettings = Effect.catchIf(
+    once,
+    (error) => !refused && limits.length > 0 && isUnsupportedStartupParameter(error),
+    () => {
+      refused = true
+      onRefusedSettings()
+      return once
+    }
+  )
+
+  /** A password that has been rotated meanwhile is asked for once more. */
+  const rotated = Effect.isEffect(target.password)
+    ? Effect.catchIf(withSettings, (error) => typed(error).sqlState === "28P01", () => withSettings)
+    : withSettings
+
+  return {
+    connect: Effect.mapError(rotated, typed),
+    setLocal: () => (refused ? inBegin : "")
+  }
+}

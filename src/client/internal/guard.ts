@@ -1,0 +1,220 @@
+/**
+ * The way of a query around one attempt: admission, then retries within the deadline and the budget.
+ *
+ * Nothing here runs on the happy path but one look at the breaker. What is not repeated is what could double a write: an
+ * attempt of unknown outcome is, only if its work reads or may be applied twice.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as PgError from "../../error/PgError.js"
+import * as CircuitBreaker from "../../policy/CircuitBreaker.js"
+import * as RetryPolicy from "../../policy/RetryPolicy.js"
+import { attemptEvent } from "../../telemetry/Metrics.js"
+import { wasNeverSent } from "./attempt.js"
+import type { Caller, Restore, Stages } from "./stages.js"
+
+/** The breaker's permit of one attempt: settled once, by whoever knows first how it ended. */
+export class Permit {
+  private settled = false
+  constructor(
+    private readonly breaker: Stages["breaker"],
+    private readonly clock: Caller["clock"],
+    private readonly id: CircuitBreaker.Permit
+  ) {}
+
+  /** `undefined`: the server answered as it should. */
+  settle(error: PgError.PgError | undefined, durationMs: number): void {
+    this.end(error === undefined ? CircuitBreaker.success : CircuitBreaker.verdictOf(error, { answered: true }), durationMs)
+  }
+
+  /** The caller went away, or never came to send anything: neither success nor failure. */
+  neutral(): void {
+    this.end(CircuitBreaker.neutral, 0)
+  }
+
+  /** Found out later: counts although the permit was settled, if the state is still the same. */
+  report(error: PgError.PgError): void {
+    this.breaker.unsafeReport(this.id, error, CircuitBreaker.unsafeNow(this.clock))
+  }
+
+  private end(verdict: CircuitBreaker.Verdict, durationMs: number): void {
+    if (this.settled) return
+    this.settled = true
+    this.breaker.unsafeSettle(this.id, verdict, CircuitBreaker.unsafeNow(this.clock), durationMs)
+  }
+}
+
+/** One try, admitted. Its permit is settled at its end at the latest. */
+export type Attempt<A> = (permit: Permit) => Effect.Effect<A, PgError.PgError>
+
+/** `wait`: for work that is under way already; with the circuit open it waits instead of failing. */
+export const admitted = <A>(
+  stages: Stages,
+  caller: Caller,
+  attempt: Attempt<A>,
+  wait: boolean
+): Effect.Effect<A, PgError.PgError> =>
+  Effect.uninterruptibleMask((restore) => {
+    const { breaker } = stages
+    const run = (id: CircuitBreaker.Permit) => {
+      const permit = new Permit(breaker, caller.clock, id)
+      return Effect.onExit(restore(attempt(permit)), () => {
+        permit.neutral()
+        return Effect.void
+      })
+    }
+    const first = breaker.unsafeAdmit(CircuitBreaker.unsafeNow(caller.clock), caller.operation?.name)
+    if (Predicate.isNumber(first)) return run(first)
+    if (!wait) return Effect.fail(first)
+    // The wait ends with the operation's deadline, from outside; without one, like any wait for a connection.
+    const endless = deadlineOf(caller) !== Number.POSITIVE_INFINITY || stages.acquireTimeout === Number.POSITIVE_INFINITY
+    const limited: Restore = (self) =>
+      restore(
+        Effect.timeoutFail(Effect.interruptible(self), { duration: stages.acquireTimeout, onTimeout: () => first as never })
+      )
+    return Effect.flatMap(breaker.awaitAdmission(endless ? restore : limited), run)
+  })
+
+const deadlineOf = ({ operation }: Caller) => operation?.deadline ?? Number.POSITIVE_INFINITY
+
+/** Count the effect as an operation in flight, however it ends. */
+const tracked = <A, E, R>(stages: Stages, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    let entered = false
+    return Effect.onExit(
+      Effect.suspend(() => {
+        stages.budget.unsafeEnter()
+        entered = true
+        return effect
+      }),
+      () => {
+        if (entered) stages.budget.unsafeLeave()
+        return Effect.void
+      }
+    )
+  })
+
+/** `repeatable`: whether an attempt whose outcome is unknown may be made again. */
+export const guard = <A>(
+  stages: Stages,
+  caller: Caller,
+  attempt: Attempt<A>,
+  repeatable: boolean
+): Effect.Effect<A, PgError.PgError> =>
+  tracked(
+    stages,
+    Effect.catchAll(admitted(stages, caller, attempt, caller.operation?.whenOpen === "wait"), (first) =>
+      repeat(stages, caller, admitted(stages, caller, attempt, true), first, {
+        view: (error) => error,
+        repeatable,
+        conclude: (error, attempts) => conclude(stages, caller, error, repeatable, attempts)
+      })
+    )
+  )
+
+/** How `repeat` sees the failures of an attempt. */
+export interface Failing<E> {
+  /** Our part of a failure; what is the program's own (undefined) ends it. */
+  readonly view: (error: E) => PgError.PgError | undefined
+  readonly repeatable: boolean
+  /** The failure as the caller gets it. */
+  readonly conclude: (error: E, attempts: number) => E
+}
+
+/** After a first failure: again, as policy, deadline and budget allow. */
+export const repeat = <A, E, R>(
+  stages: Stages,
+  caller: Caller,
+  again: Effect.Effect<A, E, R>,
+  first: E,
+  failing: Failing<E>
+): Effect.Effect<A, E, R> =>
+  Effect.gen(function* () {
+    const { budget, recorder } = stages
+    const { clock } = caller
+    const driver = yield* RetryPolicy.driver(stages.retry ?? RetryPolicy.none)
+    let error = first
+    let attempts = 0
+    let over = false
+    const end = (error: E) =>
+      Effect.suspend(() => {
+        over = true
+        const seen = failing.view(error)
+        if (seen !== undefined) note(caller, seen, attempts, undefined)
+        return Effect.fail(failing.conclude(error, attempts))
+      })
+    while (true) {
+      const last = error
+      const seen = failing.view(last)
+      if (seen === undefined || stages.retry === undefined) {
+        attempts++
+        return yield* end(last)
+      }
+      if (seen._tag !== "CircuitOpenError") attempts++
+      if (seen.outcome === "Unknown" && !failing.repeatable) return yield* end(last)
+      const now = clock.unsafeCurrentTimeMillis()
+      const free = wasNeverSent(seen) && driver.unsafeImmediate()
+      const delay = free ? Option.some(Duration.zero) : yield* driver.next(seen, now)
+      if (Option.isNone(delay) || now + Duration.toMillis(delay.value) >= deadlineOf(caller)) return yield* end(last)
+      const retry = Effect.suspend(() => {
+        const delayMs = Duration.toMillis(delay.value)
+        note(caller, seen, attempts, delayMs)
+        recorder.retry(seen, delayMs)
+        return free ? again : Effect.zipRight(Effect.sleep(delay.value), again)
+      })
+      const refused = Effect.suspend(() => {
+        recorder.retryRefused(seen)
+        return end(last)
+      })
+      // The single prober bounds how often connecting is tried; those retries need no permit.
+      const result: Either.Either<A, E> = yield* Effect.either(
+        seen.phase === "Acquire" ? retry : budget.withPermit(retry, refused)
+      )
+      if (Either.isRight(result)) return result.right
+      if (over) return yield* Effect.fail(result.left)
+      error = result.left
+      // Waiting for the circuit taught nothing new: what led there says more.
+      if (failing.view(error)?._tag === "CircuitOpenError" && seen._tag !== "CircuitOpenError") return yield* end(last)
+    }
+  })
+
+/** One event per failed attempt on the span of the statement, or of the transaction. */
+export const note = (caller: Caller, error: PgError.PgError, attempt: number, delayMs: number | undefined): void => {
+  if (caller.span?.status._tag !== "Started") return
+  caller.span.event(attemptEvent.name, caller.clock.unsafeCurrentTimeNanos(), {
+    [attemptEvent.errorType]: error._tag,
+    [attemptEvent.attempt]: attempt,
+    ...(error.sqlState === undefined ? {} : { [attemptEvent.statusCode]: error.sqlState }),
+    ...(delayMs === undefined ? {} : { [attemptEvent.delay]: delayMs / 1000 })
+  })
+}
+
+/** The error as the caller gets it: what may or may not have been applied, and must not be repeated blindly, says so. */
+export const conclude = (
+  stages: Stages,
+  caller: Caller,
+  error: PgError.PgError,
+  repeatable: boolean,
+  attempts: number
+): PgError.PgError => {
+  const operation = caller.operation?.name
+  const last = PgError.withContext(error, { attempts, operation })
+  if (last.outcome === "NotApplied" || repeatable || last._tag === "OutcomeUnknownError") return last
+  const unknown = new PgError.OutcomeUnknownError({
+    message: `The work may or may not have been applied, and was not repeated. Look before repeating it. ${last.message}`,
+    phase: last.phase,
+    outcome: "Unknown",
+    transient: false,
+    attempts,
+    operation,
+    sqlState: last.sqlState,
+    code: last.code,
+    reason: last,
+    cause: last
+  })
+  stages.recorder.outcomeUnknown(unknown)
+  return unknown
+}

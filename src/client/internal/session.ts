@@ -1,0 +1,373 @@
+/**
+ * One server session over `pg.Client`, spoken to in callbacks: a queue of statements, one on the wire at a time.
+ *
+ * Invariants, each of which the pool relies on:
+ * 1. A statement is replied to exactly once: at ReadyForQuery, or when the socket is lost. Never at the ErrorResponse
+ *    alone, which `pg` reports while the transaction status is still that of the statement before.
+ * 2. A statement that is abandoned in flight holds the queue until `resume` is called; one still queued is never sent.
+ * 3. From construction to the socket's `close` there is an `error` listener, so that no event ends the process.
+ * 4. Values are serialised before anything is sent, so that a bind can not fail half-way.
+ */
+import * as Effect from "effect/Effect"
+import type { Socket } from "node:net"
+import type { ConnectionOptions } from "node:tls"
+import * as Pg from "pg"
+import pgUtils from "pg/lib/utils.js"
+import { isFatal } from "../../error/classify.js"
+
+/** `I`dle, in a `T`ransaction, or in a failed one (`E`): the status byte of ReadyForQuery. */
+export type Status = "I" | "T" | "E"
+
+/** What became of one statement. `error` is undefined exactly when the server completed it. */
+export interface Reply {
+  readonly error: unknown
+  readonly result: Pg.QueryArrayResult | ReadonlyArray<Pg.QueryArrayResult>
+  /** Whether any byte of it may have left: false only if the socket was known to be gone. */
+  readonly written: boolean
+  /** Whether the server gave its final answer: completion, or an ErrorResponse that did not end the session. */
+  readonly answered: boolean
+  /** Whether a transaction block was open when it was sent. */
+  readonly inTransaction: boolean
+  /** A portal that has more rows. */
+  readonly suspended: boolean
+}
+
+/** The parts of `pg.Query` that its type declarations leave out. */
+interface PgQuery {
+  _result: Pg.QueryArrayResult
+  _results: Pg.QueryArrayResult | Array<Pg.QueryArrayResult>
+  submit(connection: PgConnection): Error | null
+  prepare(connection: PgConnection): void
+  handleCommandComplete(message: unknown, connection: PgConnection): void
+}
+interface PgConnection extends Omit<Pg.Connection, "execute"> {
+  execute(config: { readonly portal: string; readonly rows: number }): void
+}
+/** Where a session's server is, as `pg` resolved it from URL, options and environment. */
+export interface Endpoint {
+  readonly host: string
+  readonly port: number
+  readonly ssl: boolean | ConnectionOptions
+  readonly sslNegotiation: string
+}
+interface PgClient extends Omit<Pg.Client, "ssl"> {
+  readonly ssl: boolean | ConnectionOptions
+  readonly sslNegotiation: string
+  readonly _queryable: boolean
+  readonly _ending: boolean
+  readonly processID: number | null
+  readonly secretKey: number | null
+}
+const PgQuery = Pg.Query as unknown as new (config: {
+  readonly text: string
+  readonly values?: ReadonlyArray<unknown> | undefined
+  readonly rowMode?: "array" | undefined
+  readonly portal?: string
+}) => PgQuery
+
+/** Parameters as the wire wants them. Throws what a value's own serialisation throws. */
+export const serialize = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
+  values.map((value) => pgUtils.prepareValue(value))
+
+/** A statement as `pg` submits it, its values serialised already. */
+export class Request extends PgQuery {
+  error: unknown = undefined
+  fromServer = false
+  suspended = false
+  session: Session | undefined = undefined
+
+  constructor(text: string, values?: ReadonlyArray<unknown>, rowMode?: "array") {
+    super({ text, values, rowMode })
+  }
+
+  handleError(error: unknown): void {
+    this.error ??= error
+    if (error instanceof Pg.DatabaseError) {
+      this.fromServer = true
+      if (isFatal(error)) this.session?.destroy(error)
+    }
+  }
+
+  handleReadyForQuery(): void {
+    // A row that no parser understood: pg keeps the failure until here.
+    const failed = (this as unknown as { readonly _canceledDueToError: unknown })._canceledDueToError
+    if (failed) this.error ??= failed
+  }
+}
+
+let portals = 0
+
+/**
+ * A statement whose rows are taken in portions: each submission fetches the next one, ended by Sync, so that between two
+ * fetches the session is free for others. A portal lives as long as its transaction: use only inside one.
+ */
+export class Cursor extends Request {
+  private readonly portal = `effect_${++portals}`
+  private started = false
+
+  constructor(
+    text: string,
+    values: ReadonlyArray<unknown>,
+    private readonly size: number
+  ) {
+    super(text, values)
+  }
+
+  override submit(connection: PgConnection): null {
+    this.suspended = false
+    this._result.rows = []
+    if (this.started) this._getRows(connection)
+    else {
+      this.started = true
+      connection.stream.cork()
+      this.prepare(connection)
+      connection.stream.uncork()
+    }
+    return null
+  }
+
+  /** Called by `prepare` too: execute up to `size` rows and end the message with Sync. */
+  _getRows(connection: PgConnection): void {
+    connection.execute({ portal: this.portal, rows: this.size })
+    connection.sync()
+  }
+
+  handlePortalSuspended(): void {
+    this.suspended = true
+  }
+}
+
+/** One statement's place in the queue. */
+export interface Slot {
+  readonly request: Request
+  onReply: ((reply: Reply) => void) | undefined
+  inTransaction: boolean
+  /** Abandoned in flight, it is settled: whether the server was silent. */
+  onSettled: ((silent: boolean) => void) | undefined
+  /** A COMMIT in flight is waited for, never cancelled. */
+  readonly cancellable: boolean
+}
+
+const noResult = { command: "", rowCount: null, oid: 0, fields: [], rows: [] } satisfies Pg.QueryArrayResult
+
+const notify = (listeners: Array<() => void>): Array<() => void> => {
+  if (listeners.length === 0) return listeners
+  for (const listener of listeners) listener()
+  return []
+}
+
+export class Session {
+  status: Status = "I"
+  /** When ReadyForQuery was last seen: `performance.now()`, the live clock. */
+  answeredAt = 0
+  /** Why it can no longer be used. */
+  lost: unknown = undefined
+  /** The socket has closed: nothing of it is left on this side. */
+  closed = false
+  /** Called once, when it is lost without our asking. */
+  onLost: ((cause: unknown) => void) | undefined = undefined
+  onClosed: (() => void) | undefined = undefined
+  /** Called when a statement in flight is abandoned; whoever answers calls `resume`. */
+  onAbandoned: ((session: Session, slot: Slot) => void) | undefined = undefined
+  private active: Slot | undefined = undefined
+  private queue: Array<Slot> = []
+  private held = false
+  private answerListeners: Array<() => void> = []
+  private idleListeners: Array<() => void> = []
+  private readonly client: PgClient
+
+  constructor(client: Pg.Client) {
+    this.client = client as unknown as PgClient
+    client.on("error", (error) => this.lose(error))
+    client.on("end", () => {
+      this.lose(new Error("Connection terminated unexpectedly"))
+      this.closed = true
+      this.onClosed?.()
+    })
+  }
+
+  get processId(): number {
+    return this.client.processID ?? 0
+  }
+  get secretKey(): number {
+    return this.client.secretKey ?? 0
+  }
+  get socket(): Socket {
+    return this.client.connection.stream as Socket
+  }
+  get endpoint(): Endpoint {
+    return this.client
+  }
+  get onWire(): boolean {
+    return this.active !== undefined
+  }
+  /** A statement is on the wire, or an abandoned one is being settled. */
+  get busy(): boolean {
+    return this.active !== undefined || this.held
+  }
+
+  /** To be called right after `client.connect`: our listener must come after those that `pg` adds there. */
+  attach(): void {
+    this.client.connection.on("readyForQuery", () => this.ready())
+  }
+
+  onNotification(listener: (notification: Pg.Notification) => void): void {
+    this.client.on("notification", listener)
+  }
+
+  /** Send, or queue behind what is in flight. The reply may come before this returns when the session is lost. */
+  submit(request: Request, onReply: (reply: Reply) => void, cancellable = true): Slot {
+    const slot: Slot = { request, onReply, onSettled: undefined, inTransaction: false, cancellable }
+    if (this.busy) this.queue.push(slot)
+    else this.send(slot)
+    return slot
+  }
+
+  /** Past the queue: only for whoever settles an abandoned statement. */
+  submitHeld(request: Request, onReply: (reply: Reply) => void): void {
+    this.send({ request, onReply, onSettled: undefined, inTransaction: false, cancellable: false })
+  }
+
+  /** Nobody wants this reply any more. In flight: the queue is held until `resume`. Returns whether it was in flight. */
+  abandon(slot: Slot): boolean {
+    slot.onReply = undefined
+    if (slot !== this.active) {
+      this.queue = this.queue.filter((other) => other !== slot)
+      return false
+    }
+    if (!this.held) {
+      this.held = true
+      this.onAbandoned?.(this, slot)
+    }
+    return true
+  }
+
+  /** The abandoned statement is settled: go on with the queue. */
+  resume(): void {
+    this.held = false
+    this.next()
+  }
+
+  /** At once if nothing is on the wire, else when what is there has been answered or lost. */
+  whenAnswered(listener: () => void): void {
+    if (this.active === undefined) listener()
+    else this.answerListeners.push(listener)
+  }
+
+  /** At once if nothing is on the wire, queued or being settled, else when that is so. */
+  whenIdle(listener: () => void): void {
+    if (this.active === undefined && !this.held && this.queue.length === 0) listener()
+    else this.idleListeners.push(listener)
+  }
+
+  /** Close the socket without a word. Statements on it are replied to as lost. */
+  destroy(cause: unknown): void {
+    this.onLost = undefined
+    this.lose(cause)
+    this.socket.destroy()
+  }
+
+  /** Say goodbye, and close after `grace` milliseconds of the live clock at the latest. */
+  end(grace: number): void {
+    if (this.closed || this.lost !== undefined) return this.destroy(this.lost)
+    this.onLost = undefined
+    const timer = setTimeout(() => this.socket.destroy(), grace)
+    this.client.once("end", () => clearTimeout(timer))
+    this.lost = new Error("Connection terminated")
+    this.client.end(() => {})
+  }
+
+  private send(slot: Slot): void {
+    slot.inTransaction = this.status !== "I"
+    if (this.lost !== undefined || !this.socket.writable || !this.client._queryable || this.client._ending) {
+      this.reply(slot, this.lost ?? new Error("Connection terminated"), false, false)
+      return
+    }
+    this.active = slot
+    slot.request.session = this
+    this.client.query(slot.request as unknown as Pg.Submittable)
+  }
+
+  private next(): void {
+    while (this.active === undefined && !this.held) {
+      const slot = this.queue.shift()
+      if (slot === undefined) {
+        this.idleListeners = notify(this.idleListeners)
+        return
+      }
+      this.send(slot)
+    }
+  }
+
+  private ready(): void {
+    this.answeredAt = performance.now()
+    this.status = this.client.getTransactionStatus() ?? "I"
+    const slot = this.active
+    if (slot === undefined) return
+    this.active = undefined
+    this.reply(slot, slot.request.error, true, slot.request.error === undefined || slot.request.fromServer)
+    this.next()
+  }
+
+  private reply(slot: Slot, error: unknown, written: boolean, answered: boolean): void {
+    const { request } = slot
+    slot.onReply?.({
+      error,
+      result: error === undefined ? request._results : noResult,
+      written,
+      answered,
+      inTransaction: slot.inTransaction,
+      suspended: request.suspended
+    })
+    if (this.active === undefined) this.answerListeners = notify(this.answerListeners)
+  }
+
+  private lose(cause: unknown): void {
+    if (this.lost !== undefined && this.active === undefined && this.queue.length === 0) return
+    const unexpected = this.lost === undefined
+    this.lost ??= cause
+    const slot = this.active
+    const queued = this.queue
+    this.active = undefined
+    this.queue = []
+    if (!this.closed) this.socket.destroy()
+    // The server's own last words (57P01 …) say more than the socket's.
+    if (slot !== undefined) this.reply(slot, slot.request.error ?? cause, true, false)
+    for (const other of queued) this.reply(other, this.lost, false, false)
+    if (unexpected) this.onLost?.(this.lost)
+    if (!this.held) this.next()
+  }
+}
+
+/**
+ * Open a session. Bounded by `connectionTimeoutMillis`; fails with what `pg` or the socket said. Interrupted, the socket
+ * is destroyed.
+ */
+export const open = (config: Pg.ClientConfig): Effect.Effect<Session, unknown> =>
+  Effect.async((resume) => {
+    let client: Pg.Client
+    try {
+      client = new Pg.Client(config)
+    } catch (error) {
+      resume(Effect.fail(error))
+      return
+    }
+    const session = new Session(client)
+    client.connect((error: Error | null) => {
+      if (error === null || error === undefined) resume(Effect.succeed(session))
+      else {
+        session.destroy(error)
+        resume(Effect.fail(error))
+      }
+    })
+    session.attach()
+    return Effect.sync(() => session.destroy(new Error("Connecting was given up")))
+  })
+
+/** One statement of our own on a session that is ours alone. Fails with what the server or the socket said. */
+export const query = (session: Session, text: string, values: ReadonlyArray<unknown> = []): Effect.Effect<Reply, unknown> =>
+  Effect.async((resume) => {
+    session.submit(new Request(text, serialize(values)), (reply) =>
+      resume(reply.error === undefined ? Effect.succeed(reply) : Effect.fail(reply.error))
+    )
+  })

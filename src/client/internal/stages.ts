@@ -1,0 +1,56 @@
+/** What the stages of a query's way are to one another: the services of one layer, as plain functions. */
+import type * as Clock from "effect/Clock"
+import type * as Effect from "effect/Effect"
+import type * as Tracer from "effect/Tracer"
+import type * as PgError from "../../error/PgError.js"
+import type * as CircuitBreaker from "../../policy/CircuitBreaker.js"
+import type { State as Operation } from "../../policy/Operation.js"
+import type * as RetryBudget from "../../policy/RetryBudget.js"
+import type * as RetryPolicy from "../../policy/RetryPolicy.js"
+import type * as Pool from "../Pool.js"
+
+/** Told of everything, synchronously; asks nothing. */
+export interface Recorder {
+  /** One attempt of a statement, or of a transaction's own BEGIN, COMMIT, …. */
+  readonly attempt: (
+    operation: Operation | undefined,
+    command: string,
+    seconds: number,
+    error: PgError.PgError | undefined
+  ) => void
+  readonly retry: (error: PgError.PgError, delayMs: number) => void
+  readonly retryRefused: (error: PgError.PgError) => void
+  /** A write was interrupted while in flight; told once more when its connection has settled. */
+  readonly interruptedWrite: (operation: Operation | undefined, what: "statement" | "COMMIT") => void
+  readonly outcomeUnknown: (error: PgError.OutcomeUnknownError) => void
+  readonly transaction: (outcome: "committed" | "rolledBack" | "aborted" | "unknown" | "repeated") => void
+}
+
+export interface Stages {
+  /** Whose connections these are: two clients in one program share one context tag. */
+  readonly owner: object
+  readonly pool: Pool.Pool
+  readonly breaker: CircuitBreaker.CircuitBreaker["Type"]
+  readonly budget: RetryBudget.RetryBudget["Type"]
+  /** Undefined: nothing is retried. */
+  readonly retry: RetryPolicy.RetryPolicy | undefined
+  readonly recorder: Recorder
+  readonly autoRetryReads: boolean
+  readonly exposeServerDetail: boolean
+  /** Milliseconds; bounds the wait for the circuit of work that has no deadline. */
+  readonly acquireTimeout: number
+  readonly serverTimeouts: { readonly statement?: number | undefined }
+  /** Server limits that go into BEGIN's message, since the server takes no startup parameters. */
+  readonly setLocal: () => string
+}
+
+/** What a stage needs to know of the fiber it runs in. */
+export interface Caller {
+  readonly clock: Clock.Clock
+  readonly operation: Operation | undefined
+  /** Where events of failed attempts go. */
+  readonly span: Tracer.Span | undefined
+}
+
+/** What `Effect.uninterruptibleMask` gives: the caller's own interruptibility, which inside a finalizer is none. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>

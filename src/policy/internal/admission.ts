@@ -1,0 +1,110 @@
+/**
+ * The cell that holds a breaker's state, and the queue of those who wait for it to change. Everything but the waiting is
+ * synchronous, so that no two fibers ever see a state half changed.
+ */
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as MutableRef from "effect/MutableRef"
+import * as breaker from "./breaker.js"
+import { neutral, type Verdict } from "./verdict.js"
+
+/** A caller in the queue: it has a permit as soon as it is its turn, and `wake` has it look again. */
+interface Waiter {
+  permit: number | undefined
+  wake: () => void
+}
+
+export interface Options {
+  readonly config: breaker.Config
+  readonly now: number
+  /** A number from 0 to 1. */
+  readonly jitter: () => number
+  /** Called after each change of generation. */
+  readonly onChange: (before: breaker.Machine, after: breaker.Machine) => void
+}
+
+/** Milliseconds since the epoch by a clock that nobody sets back, so that no outage lasts longer for it. */
+export const unsafeNow = (clock: Clock.Clock): number => Number(clock.unsafeCurrentTimeNanos() / 1_000_000n)
+
+export const make = ({ config, jitter, now, onChange }: Options) => {
+  const cell = MutableRef.make(breaker.make(now))
+  const waiters = new Set<Waiter>()
+
+  const become = (after: breaker.Machine): void => {
+    const before = cell.current
+    cell.current = after
+    if (after.generation !== before.generation) onChange(before, after)
+  }
+
+  const next = (now: number): breaker.Admission => {
+    const [admission, after] = breaker.admit(cell.current, now, config)
+    become(after)
+    return admission
+  }
+
+  /** Hands out permits, oldest caller first, until there are none. */
+  const serve = (now: number): void => {
+    for (const waiter of waiters) {
+      const admission = next(now)
+      if (admission._tag === "Refused") return
+      waiters.delete(waiter)
+      waiter.permit = admission.permit
+      waiter.wake()
+    }
+  }
+
+  /** One who does not wait comes after those who do. */
+  const admit = (now: number): breaker.Admission => {
+    serve(now)
+    return next(now)
+  }
+
+  const send = (event: breaker.Event, now: number): void => {
+    const { generation } = cell.current
+    become(breaker.transition(cell.current, event, now, config))
+    serve(now)
+    // Whoever still waits after a change of state has another time to wait for.
+    if (cell.current.generation !== generation) for (const waiter of waiters) waiter.wake()
+  }
+
+  const settle = (permit: number, verdict: Verdict, now: number, durationMs: number): void => {
+    const machine = cell.current
+    if (permit !== machine.generation) return
+    if (verdict._tag === "Success" && breaker.ignoresSuccess(machine, config)) return
+    send(breaker.Event.Settle({ permit, verdict, durationMs, jitter: jitter() }), now)
+  }
+
+  const turn = (waiter: Waiter, clock: Clock.Clock): Effect.Effect<number> =>
+    Effect.suspend(() => {
+      const now = unsafeNow(clock)
+      serve(now)
+      if (waiter.permit !== undefined) return Effect.succeed(waiter.permit)
+      const { generation } = cell.current
+      const woken = Effect.async<void>((resume) => {
+        waiter.wake = () => resume(Effect.void)
+        if (waiter.permit !== undefined || cell.current.generation !== generation) waiter.wake()
+      })
+      const at = breaker.nextAdmissionAt(cell.current, config)
+      return Effect.zipRight(
+        // Inside a timeout it is the timeout that ends it, also where the caller cannot be interrupted.
+        at === undefined ? woken : Effect.timeoutOption(Effect.interruptible(woken), at - now),
+        turn(waiter, clock)
+      )
+    })
+
+  const awaitTurn = (restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) =>
+    Effect.clockWith((clock) =>
+      Effect.suspend(() => {
+        const waiter: Waiter = { permit: undefined, wake: () => {} }
+        waiters.add(waiter)
+        return Effect.onError(restore(turn(waiter, clock)), () =>
+          Effect.sync(() => {
+            waiters.delete(waiter)
+            if (waiter.permit !== undefined) settle(waiter.permit, neutral, unsafeNow(clock), 0)
+          })
+        )
+      })
+    )
+
+  return { cell, waiters, admit, settle, send, awaitTurn }
+}
