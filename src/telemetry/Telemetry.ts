@@ -26,20 +26,19 @@ import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
-import * as ConfigError from "effect/ConfigError"
+import type * as ConfigError from "effect/ConfigError"
 import * as ConfigProvider from "effect/ConfigProvider"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
-import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Record from "effect/Record"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as validate from "../config/internal/validate.js"
 import type * as PgError from "../error/PgError.js"
+import * as environment from "./internal/env.js"
 import * as otlp from "./internal/otlp.js"
 
 export interface Options {
@@ -93,7 +92,7 @@ const isAttributes = (value: unknown): value is Attributes =>
 
 const interval = validate.duration({ min: 10 })
 
-const options = validate.struct(
+const rule = validate.struct(
   {
     endpoint: validate.defaulted(validate.refined("an http or https URL", isUrl), defaults.endpoint),
     headers: validate.defaulted(
@@ -124,7 +123,7 @@ const exporter = <A>(make: Effect.Effect<A, never, HttpClient.HttpClient | OtlpS
     return yield* Scope.extend(make, scope).pipe(live, Effect.withConfigProvider(ConfigProvider.fromMap(new Map())))
   })
 
-const exporting = (options: validate.Decoded<typeof optionsRule>): Layer.Layer<never> => {
+const exporting = (options: validate.Decoded<typeof rule>): Layer.Layer<never> => {
   const { "service.name": named = "unknown_service:node", ...attributes } = options.attributes
   const of = (signal: string, exportInterval: number) => ({
     url: `${options.endpoint.replace(/\/+$/, "")}/v1/${signal}`,
@@ -135,9 +134,7 @@ const exporting = (options: validate.Decoded<typeof optionsRule>): Layer.Layer<n
   })
   return Layer.mergeAll(
     Layer.scopedDiscard(exporter(OtlpMetrics.make(of("metrics", options.metricsInterval)))),
-    Layer.unwrapScoped(
-      Effect.map(exporter(OtlpTracer.make(of("traces", options.tracesInterval))), Layer.setTracer)
-    ),
+    Layer.unwrapScoped(Effect.map(exporter(OtlpTracer.make(of("traces", options.tracesInterval))), Layer.setTracer)),
     options.logs ? Logger.addScoped(exporter(OtlpLogger.make(of("logs", options.tracesInterval)))) : Layer.empty
   ).pipe(
     Layer.provide([
@@ -149,12 +146,28 @@ const exporting = (options: validate.Decoded<typeof optionsRule>): Layer.Layer<n
     ])
   )
 }
-const optionsRule = options
 
 /** Exports until its scope closes. Fails with the options that cannot be accepted. */
 export const layerOtlp = (options: Options = {}): Layer.Layer<never, PgError.InvalidOptionsError> =>
   Layer.unwrapEffect(
-    Effect.map(validate.decode(optionsRule, "telemetry")(options), (options) =>
+    Effect.map(validate.decode(rule, "telemetry")(options), (options) =>
       options.enabled ? exporting(options) : Layer.empty
     )
   )
+
+export const layerOtlpConfig = (
+  config: Config.Config.Wrap<Options>
+): Layer.Layer<never, PgError.InvalidOptionsError | ConfigError.ConfigError> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(config), layerOtlp))
+
+/**
+ * OpenTelemetry's environment variables: `OTEL_EXPORTER_OTLP_ENDPOINT`, `_HEADERS`, `_PROTOCOL` (`grpc` is refused) and
+ * `_TIMEOUT`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_BSP_SCHEDULE_DELAY`
+ * and `OTEL_SDK_DISABLED`. Times are milliseconds. What is not set has the default of `Options`; what is malformed fails
+ * with a `ConfigError` that names the variable. Source: OpenTelemetry specification, environment variables.
+ */
+export const env: Config.Config<Options> = environment.options
+
+/** As the environment says. */
+export const layerOtlpEnv: Layer.Layer<never, PgError.InvalidOptionsError | ConfigError.ConfigError> =
+  layerOtlpConfig(env)

@@ -87,9 +87,7 @@ export const layerSerialization = (
       metrics: (data) => metrics(conformMetrics(data as Metrics)),
       traces: (data) => traces(conformTraces(data as Traces))
     }))
-  ).pipe(
-    Layer.provide(protocol === "http/json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf)
-  )
+  ).pipe(Layer.provide(protocol === "http/json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf))
 
 /**
  * Exports at once, of all signals together. A receiver that takes connections and answers nothing would otherwise collect
@@ -97,7 +95,7 @@ export const layerSerialization = (
  */
 const maxExports = 8
 
-/** Bounds each request, its answer's body included, and how many there are; more are refused like a lost connection. */
+/** Bounds each request in time, and their number; what is too much is refused like a lost connection. */
 export const bounded =
   (timeoutMillis: number) =>
   (client: HttpClient.HttpClient): HttpClient.HttpClient => {
@@ -109,8 +107,6 @@ export const bounded =
         if (exporting >= maxExports) return Effect.fail(refused(request, `${maxExports} exports are under way`))
         exporting++
         return send.pipe(
-          // An answer that is not read to its end keeps its connection from being used again.
-          Effect.tap((response) => Effect.ignore(response.text)),
           Effect.timeoutFail({
             duration: timeoutMillis,
             onTimeout: () => refused(request, `no answer within ${timeoutMillis} ms`)
