@@ -20,26 +20,20 @@
  * ```
  */
 
-import * as Fs from "node:fs/promises"
-import * as Os from "node:os"
-import * as Path from "node:path"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Data from "effect/Data"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
-import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Pg from "pg"
-import * as Binaries from "./internal/binaries.js"
+import * as Cluster from "./internal/cluster.js"
 import * as Control from "./internal/control.js"
+import { type EmbeddedPostgresError, fail } from "./internal/error.js"
+import * as Lifecycle from "./internal/lifecycle.js"
 import * as Port from "./internal/port.js"
-import * as Postmaster from "./internal/postmaster.js"
-import * as Processes from "./internal/processes.js"
-import * as Watchdog from "./internal/watchdog.js"
 
 /** The value of a server setting, written as in `postgresql.conf`: `"64MB"`, `40`, `true`. */
 export type Setting = string | number | boolean
@@ -78,23 +72,21 @@ export const defaultSettings: Readonly<Record<string, Setting>> = {
   lc_messages: "C"
 }
 
-/** The server could not be made to do what was asked. `message` ends with the tail of the server's log where that helps. */
-export class EmbeddedPostgresError extends Data.TaggedError("EmbeddedPostgresError")<{
-  readonly message: string
-  readonly operation: string
-  readonly cause?: unknown
-}> {}
+export { EmbeddedPostgresError } from "./internal/error.js"
 
 /** `Stopped` includes never started, crashed, and ended by somebody else. */
-export type State = "Stopped" | "Running" | "Paused"
+export type State = Lifecycle.Phase["_tag"]
 
 /**
  * PostgreSQL's shutdown modes. `smart` waits until every client has left; `fast` ends them with 57P01 and closes cleanly;
  * `immediate` cuts them off, with no more than a warning, and leaves recovery to the next start.
  */
-export type StopMode = "smart" | "fast" | "immediate"
+export type StopMode = Lifecycle.StopMode
 
-const stopSignals = { smart: "SIGTERM", fast: "SIGINT", immediate: "SIGQUIT" } as const
+export interface StopOptions {
+  /** Default `fast`. */
+  readonly mode?: StopMode | undefined
+}
 
 /** One client's connection as `pg_stat_activity` shows it. */
 export interface Backend {
@@ -135,11 +127,11 @@ export class EmbeddedPostgres extends Context.Tag("effect-pg-resilience/testing/
     /** Returns when a query has been answered. Does nothing when it runs. */
     readonly start: Effect.Effect<void, EmbeddedPostgresError>
     /** Returns when the process has ended. Default mode `fast`. A paused server is resumed first. */
-    readonly stop: (options?: { readonly mode?: StopMode | undefined }) => Effect.Effect<void, EmbeddedPostgresError>
+    readonly stop: (options?: StopOptions) => Effect.Effect<void, EmbeddedPostgresError>
     /** SIGKILL to the postmaster and all its children at once. `start` then recovers. Does nothing when it is stopped. */
     readonly crash: Effect.Effect<void, EmbeddedPostgresError>
     /** `stop`, then `start` on the same data and port. */
-    readonly restart: (options?: { readonly mode?: StopMode | undefined }) => Effect.Effect<void, EmbeddedPostgresError>
+    readonly restart: (options?: StopOptions) => Effect.Effect<void, EmbeddedPostgresError>
     /**
      * SIGSTOP to the postmaster and all its children: connections stay open, and new ones are accepted by the system, but
      * nothing answers. Returns when every process stands still.
@@ -166,307 +158,137 @@ export class EmbeddedPostgres extends Context.Tag("effect-pg-resilience/testing/
   }
 >() {}
 
-/** What a server is doing; the postmaster may have ended since. */
-type Phase = Data.TaggedEnum<{
-  Stopped: {}
-  Running: { readonly postmaster: Postmaster.Postmaster }
-  Paused: { readonly postmaster: Postmaster.Postmaster; readonly pids: ReadonlyArray<number> }
-}>
-const { Paused, Running, Stopped } = Data.taggedEnum<Phase>()
-
-const fail = (operation: string) => (cause: { readonly message: string }) =>
-  new EmbeddedPostgresError({ operation, message: `${operation}: ${cause.message || String(cause)}`, cause })
-
 const host = "127.0.0.1"
 /** Attempts at the first start to find a port that nobody else takes in the same moment. */
 const portAttempts = 20
-/** What the server logs when its port is taken; `lc_messages` is C. */
-const portTaken = /could not bind .* address|could not create any TCP\/IP sockets/
+/** What the server logs when its port is taken. Its messages are in English. */
+const portTaken = /could not create any TCP\/IP sockets/
+/** How long a reload may take until new connections see it. */
+const reloadLimit = "60 seconds"
 
 const live = Effect.withClock(Clock.make())
 
-/** A directory of its own that the account can reach, removed with the scope. */
-const makeDirectory = (parent: string, account: Binaries.Account | undefined) =>
-  Effect.acquireRelease(
-    Effect.tryPromise({
-      try: async () => {
-        const directory = await Fs.mkdtemp(Path.join(parent, "effect-pg-"))
-        await Fs.chmod(directory, 0o755)
-        if (account) await Fs.chown(directory, account.uid, account.gid)
-        return directory
-      },
-      catch: (cause) => fail("directory")(cause as Error)
-    }),
-    (directory) => Effect.promise(() => Fs.rm(directory, { recursive: true, force: true }).catch(() => {}))
-  )
+const backendsSql = `
+  SELECT pid, datname AS database, usename AS username, application_name AS "applicationName", state,
+         wait_event_type AS "waitEventType", wait_event AS "waitEvent", query
+  FROM pg_stat_activity
+  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> $1
+  ORDER BY backend_start`
 
 /** Starts a server and hands it over once it answers. Fails with `EmbeddedPostgresError`; the scope ends it. */
 export const make = (
   options: Options = {}
 ): Effect.Effect<Context.Tag.Service<EmbeddedPostgres>, EmbeddedPostgresError, Scope.Scope> =>
-  live(
-    Effect.gen(function* () {
-      const { database = "postgres", startTimeout = "60 seconds", username = "postgres" } = options
-      const password = options.password ?? Redacted.make(crypto.randomUUID().replaceAll("-", ""))
+  Effect.gen(function* () {
+    const { database = "postgres", startTimeout = "60 seconds", username = "postgres" } = options
+    const password = options.password ?? Redacted.make(crypto.randomUUID().replaceAll("-", ""))
+    const settings = { ...defaultSettings, ...options.settings }
 
-      const account = yield* Effect.mapError(Binaries.account, fail("account"))
-      const directory = yield* makeDirectory(options.directory ?? Os.tmpdir(), account)
-      const watchdog = yield* Watchdog.make(directory)
-      const dataDir = Path.join(directory, "data")
-      const logFile = Path.join(directory, "server.log")
-      const binaries = yield* (options.binaries ? Effect.succeed(options.binaries) : Binaries.locate).pipe(
-        Effect.flatMap((packageDirectory) => Binaries.prepare(packageDirectory, directory, account)),
-        Effect.mapError(fail("binaries"))
-      )
-
-      const initdb = Effect.gen(function* () {
-        const passwordFile = Path.join(directory, "password")
-        yield* Effect.promise(() => Fs.writeFile(passwordFile, Redacted.value(password), { mode: 0o600 }))
-        if (account) yield* Effect.promise(() => Fs.chown(passwordFile, account.uid, account.gid))
-        const settings = { ...defaultSettings, ...options.settings }
-        yield* Binaries.run(
-          binaries.initdb,
-          [
-            ...["--pgdata", dataDir, "--username", username, "--pwfile", passwordFile, "--auth", "scram-sha-256"],
-            ...["--encoding", "UTF8", "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"],
-            ...["--no-sync", "--no-instructions"],
-            ...Object.entries(settings).flatMap(([name, value]) => ["--set", `${name}=${value}`])
-          ],
-          account,
-          (pid) => watchdog.guard([pid])
-        )
-        yield* Effect.promise(() => Fs.rm(passwordFile))
-      }).pipe(Effect.mapError(fail("initdb")))
-
-      const log = Effect.tryPromise({
-        try: () => Fs.readFile(logFile, "utf8"),
-        catch: (cause) => fail("log")(cause as Error)
-      })
-      const logTail = Effect.map(
-        Effect.orElseSucceed(log, () => ""),
-        (text) => text.trimEnd().split("\n").slice(-15).join("\n")
-      )
-
-      const phase = yield* Ref.make<Phase>(Stopped())
-      const lifecycle = yield* Effect.makeSemaphore(1)
-      /** The phase as it is now: a postmaster that ended by itself is a stopped server. */
-      const current = Effect.gen(function* () {
-        const now = yield* Ref.get(phase)
-        return now._tag !== "Stopped" && (yield* now.postmaster.ended) ? Stopped() : now
-      })
-      const enter = (next: Phase) =>
-        Effect.zipRight(
-          Ref.set(phase, next),
-          Effect.sync(() =>
-            watchdog.guard(next._tag === "Stopped" ? [] : next._tag === "Paused" ? next.pids : [next.postmaster.pid])
-          )
-        )
-
-      const clientConfig = (port: number, database: string): Pg.ClientConfig => ({
-        host,
-        port,
-        database,
-        user: username,
-        password: Redacted.value(password)
-      })
-
-      const startOn = (port: number) =>
-        Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            const postmaster = yield* Postmaster.start({
-              program: binaries.postgres,
-              dataDir,
-              port,
-              account,
-              log: logFile
-            })
-            yield* enter(Running({ postmaster }))
-            const answers = Control.query(clientConfig(port, "postgres"), "SELECT").pipe(
-              Effect.retry(Schedule.spaced("20 millis")),
-              Effect.timeoutFail({
-                duration: startTimeout,
-                onTimeout: () => ({ message: `no answer after ${Duration.format(Duration.decode(startTimeout))}` })
-              })
-            )
-            const ends = Effect.zipRight(postmaster.exited, Effect.fail({ message: "the server ended" }))
-            // Both can be ended by the other, within a finalizer too.
-            yield* restore(Effect.raceFirst(Effect.interruptible(answers), Effect.interruptible(ends))).pipe(
-              Effect.onError(() => Effect.zipRight(Effect.ignore(Postmaster.crash(postmaster)), enter(Stopped())))
-            )
-          })
-        ).pipe(
-          Effect.catchAll(({ message }) =>
-            Effect.flatMap(logTail, (tail) =>
-              Effect.fail(fail("start")({ message: `${message}. The server's log ends:\n${tail}` }))
-            )
-          )
-        )
-
-      const firstStart = (attempts: number): Effect.Effect<number, EmbeddedPostgresError> =>
-        Effect.gen(function* () {
-          const port = options.port ?? (yield* Port.choose(host))
-          return yield* Effect.as(startOn(port), port).pipe(
-            Effect.catchIf(
-              ({ message }) => options.port === undefined && attempts > 1 && portTaken.test(message),
-              () => firstStart(attempts - 1)
-            )
-          )
-        })
-
-      yield* initdb
-      yield* Effect.addFinalizer(() =>
-        live(
-          Effect.gen(function* () {
-            const now = yield* current
-            if (now._tag === "Stopped") return
-            if (now._tag === "Paused") yield* Postmaster.resume(now.pids)
-            Processes.signal(now.postmaster.pid, stopSignals.immediate)
-            yield* Effect.timeoutOption(Effect.interruptible(now.postmaster.exited), "10 seconds")
-            if (!(yield* now.postmaster.ended)) yield* Effect.ignore(Postmaster.crash(now.postmaster))
-            yield* enter(Stopped())
-          })
-        )
-      )
-      const port = yield* firstStart(portAttempts)
-
-      const query = <Row extends object = Record<string, unknown>>(
-        sql: string,
-        parameters?: ReadonlyArray<unknown>,
-        on = database
-      ) => live(Effect.mapError(Control.query<Row>(clientConfig(port, on), sql, parameters), fail("query")))
-      if (database !== "postgres") {
-        yield* query(`CREATE DATABASE ${Pg.escapeIdentifier(database)}`, [], "postgres")
-      }
-
-      const alone = (
-        operation: string,
-        change: (now: Phase) => Effect.Effect<void, { readonly message: string }>
-      ): Effect.Effect<void, EmbeddedPostgresError> =>
-        Effect.flatMap(current, change).pipe(
-          Effect.mapError((cause) => (cause instanceof EmbeddedPostgresError ? cause : fail(operation)(cause))),
-          lifecycle.withPermits(1),
-          live
-        )
-
-      const start = alone("start", (now) => {
-        if (now._tag === "Paused") return Effect.fail({ message: "the server is paused: resume it" })
-        return now._tag === "Running" ? Effect.void : startOn(port)
-      })
-
-      const resumed = (now: Phase) =>
-        now._tag === "Paused"
-          ? Effect.zipRight(Postmaster.resume(now.pids), enter(Running({ postmaster: now.postmaster })))
-          : Effect.void
-
-      const stop = ({ mode = "fast" }: { readonly mode?: StopMode | undefined } = {}) =>
-        alone("stop", (now) => {
-          if (now._tag === "Stopped") return Effect.void
-          const ended = Effect.zipRight(
-            Effect.sync(() => Processes.signal(now.postmaster.pid, stopSignals[mode])),
-            now.postmaster.exited
-          )
-          const bounded = Effect.timeoutFail(Effect.interruptible(ended), {
-            duration: "60 seconds",
-            onTimeout: () => ({ message: `a ${mode} shutdown did not end within 60 seconds` })
-          })
-          return resumed(now).pipe(
-            Effect.zipRight(mode === "smart" ? ended : bounded),
-            Effect.zipRight(enter(Stopped()))
-          )
-        })
-
-      const restart = (options?: { readonly mode?: StopMode | undefined }) => Effect.zipRight(stop(options), start)
-
-      const signalBackend = (pid: number, name: NodeJS.Signals) =>
-        Effect.map(
-          current,
-          (now) =>
-            now._tag !== "Stopped" &&
-            pid !== now.postmaster.pid &&
-            Processes.family(now.postmaster.pid).some((entry) => entry.pid === pid) &&
-            Processes.signal(pid, name)
-        )
-
-      const setting = (name: string, value: Setting | null) =>
-        Effect.gen(function* () {
-          const loadTime = "SELECT pg_conf_load_time()::text AS at"
-          const [known] = yield* query<{ context: string }>("SELECT context FROM pg_settings WHERE name = lower($1)", [
-            name
-          ])
-          const [before] = yield* query<{ at: string }>(loadTime)
-          const quoted = name.split(".").map(Pg.escapeIdentifier).join(".")
-          yield* query(
-            value === null
-              ? `ALTER SYSTEM RESET ${quoted}`
-              : `ALTER SYSTEM SET ${quoted} = ${Pg.escapeLiteral(String(value))}`
-          )
-          if (known?.context === "postmaster") return yield* restart()
-          yield* query("SELECT pg_reload_conf()")
-          // A new connection has what the postmaster has read.
-          yield* Effect.repeat(query<{ at: string }>(loadTime), {
-            until: ([now]) => now?.at !== before?.at,
-            schedule: Schedule.spaced("10 millis")
-          })
-        }).pipe(
-          Effect.timeoutFail({
-            duration: "60 seconds",
-            onTimeout: () => fail("setting")({ message: `${name} was not loaded within 60 seconds` })
-          }),
-          live
-        )
-
-      const urlOf = (name: string) =>
-        Redacted.make(
-          `postgresql://${encodeURIComponent(username)}:${encodeURIComponent(Redacted.value(password))}@${host}:${port}/${encodeURIComponent(name)}`
-        )
-
-      return EmbeddedPostgres.of({
-        config: { host, port, database, username, password },
-        url: urlOf(database),
-        urlOf,
-        dataDir,
-        state: Effect.map(current, ({ _tag }) => _tag),
-        pid: Effect.map(current, (now) => (now._tag === "Stopped" ? undefined : now.postmaster.pid)),
-        log,
-        start,
-        stop,
-        restart,
-        crash: alone("crash", (now) =>
-          now._tag === "Stopped" ? Effect.void : Effect.zipRight(Postmaster.crash(now.postmaster), enter(Stopped()))
-        ),
-        pause: alone("pause", (now) => {
-          if (now._tag === "Stopped") return Effect.fail({ message: "the server is stopped" })
-          return Effect.uninterruptible(
-            Effect.flatMap(Postmaster.pause(now.postmaster), (pids) =>
-              enter(Paused({ postmaster: now.postmaster, pids }))
-            )
-          )
-        }),
-        resume: alone("resume", resumed),
-        terminate: (pid) => signalBackend(pid, "SIGTERM"),
-        kill: (pid) => signalBackend(pid, "SIGKILL"),
-        backends: query<Backend>(
-          `SELECT pid, datname AS database, usename AS username, application_name AS "applicationName", state,
-                  wait_event_type AS "waitEventType", wait_event AS "waitEvent", query
-           FROM pg_stat_activity
-           WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> $1
-           ORDER BY backend_start`,
-          [Control.applicationName]
-        ),
-        setting,
-        query,
-        createDatabase: (name) =>
-          Effect.acquireRelease(query(`CREATE DATABASE ${Pg.escapeIdentifier(name)}`), () =>
-            // A server that does not answer takes its databases with it when it ends.
-            Effect.flatMap(current, ({ _tag }) =>
-              _tag === "Running"
-                ? Effect.ignore(query(`DROP DATABASE IF EXISTS ${Pg.escapeIdentifier(name)} WITH (FORCE)`))
-                : Effect.void
-            )
-          ).pipe(Effect.as(urlOf(name)))
-      })
+    const cluster = yield* Cluster.make({
+      parent: options.directory,
+      binaries: options.binaries,
+      username,
+      password,
+      settings
     })
-  )
+    const ask = <Row extends object>(
+      port: number,
+      database: string,
+      sql: string,
+      parameters?: ReadonlyArray<unknown>
+    ): Effect.Effect<ReadonlyArray<Row>, Error> => {
+      const config = { host, port, database, user: username, password: Redacted.value(password) }
+      return Control.query<Row>(config, sql, parameters)
+    }
+    const server = yield* Lifecycle.make(cluster, (port) => ask(port, "postgres", "SELECT"), startTimeout)
+
+    const firstStart = (attempts: number): Effect.Effect<number, EmbeddedPostgresError> =>
+      Effect.gen(function* () {
+        const port = options.port ?? (yield* Port.choose(host))
+        return yield* Effect.as(server.start(port), port).pipe(
+          Effect.catchIf(
+            ({ message }) => options.port === undefined && attempts > 1 && portTaken.test(message),
+            () => firstStart(attempts - 1)
+          )
+        )
+      })
+    const port = yield* firstStart(portAttempts)
+
+    const query = <Row extends object = Record<string, unknown>>(
+      sql: string,
+      parameters?: ReadonlyArray<unknown>,
+      on = database
+    ) => live(Effect.mapError(ask<Row>(port, on, sql, parameters), fail("query")))
+    if (database !== "postgres") {
+      yield* query(`CREATE DATABASE ${Pg.escapeIdentifier(database)}`, [], "postgres")
+    }
+
+    const start = live(server.start(port))
+    const stop = ({ mode = "fast" }: StopOptions = {}) => live(server.stop(mode))
+    const restart = (options?: StopOptions) => Effect.zipRight(stop(options), start)
+
+    const setting = (name: string, value: Setting | null) =>
+      Effect.gen(function* () {
+        const loadTime = query<{ at: string }>("SELECT pg_conf_load_time()::text AS at")
+        const [known] = yield* query<{ context: string }>("SELECT context FROM pg_settings WHERE name = lower($1)", [
+          name
+        ])
+        const [before] = yield* loadTime
+        const quoted = name.split(".").map(Pg.escapeIdentifier).join(".")
+        const change = value === null ? `RESET ${quoted}` : `SET ${quoted} = ${Pg.escapeLiteral(String(value))}`
+        yield* query(`ALTER SYSTEM ${change}`)
+        if (known?.context === "postmaster") return yield* restart()
+        yield* query("SELECT pg_reload_conf()")
+        // A new connection has what the postmaster has read.
+        yield* Effect.repeat(loadTime, {
+          until: ([now]) => now?.at !== before?.at,
+          schedule: Schedule.spaced("10 millis")
+        }).pipe(
+          Effect.interruptible, // the limit must end it within a finalizer, too
+          Effect.timeoutFail({
+            duration: reloadLimit,
+            onTimeout: () => fail("setting")(new Error(`${name} was not loaded within ${reloadLimit}`))
+          })
+        )
+      }).pipe(live)
+
+    const urlOf = (name: string) => {
+      const [user, secret, path] = [username, Redacted.value(password), name].map(encodeURIComponent)
+      return Redacted.make(`postgresql://${user}:${secret}@${host}:${port}/${path}`)
+    }
+
+    const createDatabase = (name: string) =>
+      Effect.acquireRelease(query(`CREATE DATABASE ${Pg.escapeIdentifier(name)}`), () =>
+        // A server that does not answer takes its databases with it when it ends.
+        Effect.flatMap(server.current, ({ _tag }) =>
+          _tag === "Running"
+            ? Effect.ignore(query(`DROP DATABASE IF EXISTS ${Pg.escapeIdentifier(name)} WITH (FORCE)`))
+            : Effect.void
+        )
+      ).pipe(Effect.as(urlOf(name)))
+
+    return EmbeddedPostgres.of({
+      config: { host, port, database, username, password },
+      url: urlOf(database),
+      urlOf,
+      dataDir: cluster.dataDir,
+      state: Effect.map(server.current, ({ _tag }) => _tag),
+      pid: Effect.map(server.current, (now) => (now._tag === "Stopped" ? undefined : now.postmaster.pid)),
+      log: server.log,
+      start,
+      stop,
+      restart,
+      crash: live(server.crash),
+      pause: live(server.pause),
+      resume: live(server.resume),
+      terminate: (pid) => server.signal(pid, "SIGTERM"),
+      kill: (pid) => server.signal(pid, "SIGKILL"),
+      backends: query<Backend>(backendsSql, [Control.applicationName]),
+      setting,
+      query,
+      createDatabase
+    })
+  }).pipe(live)
 
 /** `make` as a layer: the server lives as long as the layer. */
 export const layer = (options: Options = {}): Layer.Layer<EmbeddedPostgres, EmbeddedPostgresError> =>

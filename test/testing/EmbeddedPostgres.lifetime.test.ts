@@ -1,91 +1,15 @@
-import { execFileSync, spawn } from "node:child_process"
 import * as Fs from "node:fs"
-import * as Os from "node:os"
 import * as Path from "node:path"
-import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Redacted, Scope } from "effect"
-import { EmbeddedPostgres } from "effect-pg-resilience/testing"
-import * as Binaries from "../../src/testing/internal/binaries.js"
+import { Clock, Effect, Exit, Fiber, Redacted, Scope } from "effect"
+import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as Processes from "../../src/testing/internal/processes.js"
+import { remains, temporary, unlinkedPackage } from "../support/Remains.js"
 import * as Tcp from "../support/Tcp.js"
 import { eventually } from "../support/TestPg.js"
+import * as Wire from "../support/wire.js"
 
 const limit = 60_000
-
-/** A directory of the test's own. */
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => {
-    const directory = Fs.mkdtempSync(Path.join(Os.tmpdir(), "lifetime-test-"))
-    Fs.chmodSync(directory, 0o777)
-    return directory
-  }),
-  (directory) => Effect.sync(() => Fs.rmSync(directory, { recursive: true, force: true }))
-)
-
-/** Postmasters, backends and watchdogs that have to do with a directory, and what is in it. */
-const remains = (directory: string, family: ReadonlyArray<number> = []) =>
-  Effect.sync(() => ({
-    files: Fs.readdirSync(directory),
-    processes: Processes.list().filter(({ pid }) => family.includes(pid) || commandOf(pid).includes(directory))
-  }))
-const commandOf = (pid: number) => {
-  try {
-    return process.platform === "linux"
-      ? Fs.readFileSync(`/proc/${pid}/cmdline`, "utf8")
-      : execFileSync("ps", ["-p", String(pid), "-o", "command="], { encoding: "utf8" })
-  } catch {
-    return ""
-  }
-}
-const nothingRemains = (directory: string, family: ReadonlyArray<number>) =>
-  eventually(remains(directory, family), ({ files, processes }) => files.length + processes.length === 0, {
-    message: "something stayed behind"
-  })
-
-/** Copy of the platform's package without its links, as `npm ci --ignore-scripts` leaves it. */
-const unlinkedPackage = (directory: string) =>
-  Effect.gen(function* () {
-    const source = yield* Binaries.locate
-    const copy = Path.join(directory, "package")
-    Fs.cpSync(Path.join(source, "native"), Path.join(copy, "native"), {
-      recursive: true,
-      filter: (path) => !Fs.lstatSync(path).isSymbolicLink()
-    })
-    return copy
-  })
-
-interface Server {
-  readonly pid: number
-  readonly dataDir: string
-}
-
-/** Runs the program in a process group of its own, with its temporary files in `directory`. */
-const start = (directory: string, parameters: ReadonlyArray<string>, account?: Binaries.Account) => {
-  const child = spawn(
-    process.execPath,
-    ["--import", "tsx", fileURLToPath(new URL("programs/server.ts", import.meta.url)), ...parameters],
-    { ...account, env: { ...process.env, TMPDIR: directory, TSX_DISABLE_CACHE: "1" }, detached: true, stdio: "pipe" }
-  )
-  let output = ""
-  child.stdout.on("data", (data) => {
-    output += data
-  })
-  child.stderr.on("data", (data) => {
-    output += data
-  })
-  const exit = new Promise<number | NodeJS.Signals | null>((resolve) =>
-    child.once("close", (code, signal) => resolve(code ?? signal))
-  )
-  return { child, output: () => output, exit: Effect.promise(() => exit) }
-}
-/** What the program prints when its server answers. */
-const serverOf = (output: () => string) =>
-  eventually(
-    Effect.sync(() => /^\{.*\}$/m.exec(output())?.[0]),
-    (line) => line !== undefined,
-    { message: "the program did not start its server" }
-  ).pipe(Effect.map((line): Server => JSON.parse(line!)))
 
 describe("EmbeddedPostgres' lifetime", () => {
   it.scopedLive(
@@ -189,8 +113,7 @@ describe("EmbeddedPostgres' lifetime", () => {
             ),
             (there) => there
           )
-          yield* starting.interruptAsFork(starting.id())
-          yield* starting.await
+          yield* Fiber.interrupt(starting)
           assert.deepStrictEqual(yield* remains(directory), { files: [], processes: [] }, file)
         }
       }),
@@ -225,102 +148,35 @@ describe("EmbeddedPostgres' lifetime", () => {
     limit
   )
 
-  it.scopedLive(
-    "leaves nothing when the program returns, or is told to end by SIGINT or SIGTERM, and shuts down in order",
-    () =>
-      Effect.gen(function* () {
-        for (const signal of [undefined, "SIGINT", "SIGTERM"] as const) {
-          const directory = yield* temporary
-          const { child, exit, output } = start(directory, [signal ? "runMain" : "return"])
-          const { pid } = yield* serverOf(output)
-          const family = signal ? Processes.family(pid).map(({ pid }) => pid) : [pid]
-          // To the whole group, as a terminal does on Ctrl-C: the server must not be hit before the program is done.
-          if (signal) process.kill(-child.pid!, signal)
-          const code = yield* exit
-          assert.include(output(), "answers", `${signal}`)
-          assert.strictEqual(code, 0, output())
-          assert.deepStrictEqual(yield* remains(directory, family), { files: [], processes: [] }, signal)
-        }
-      }),
-    limit
+  it.scoped("keeps real time for a program under TestClock", () =>
+    Effect.gen(function* () {
+      const server = yield* EmbeddedPostgres.make()
+      const proxy = yield* FaultProxy.make({ upstream: server.config })
+      yield* proxy.latency({ delay: 10 })
+      const client = yield* Tcp.connect(proxy.port)
+      client.socket.write(Wire.request("SSLRequest"))
+      yield* eventually(
+        Effect.sync(() => client.received().toString()),
+        (answer) => answer === "N"
+      )
+      yield* server.setting("work_mem", "1MB")
+      yield* server.crash
+      yield* server.start
+      yield* server.pause
+      yield* server.resume
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+    })
   )
 
-  it.scopedLive(
-    "leaves nothing when the program ends without closing its scope, even by SIGKILL",
-    () =>
-      Effect.gen(function* () {
-        for (const [how, signal, code] of [
-          ["exit", undefined, 7],
-          ["throw", undefined, 1],
-          ["bare", "SIGINT", "SIGINT"],
-          ["bare", "SIGKILL", "SIGKILL"],
-          ["paused", "SIGKILL", "SIGKILL"]
-        ] as const) {
-          const directory = yield* temporary
-          const { child, exit, output } = start(directory, [how])
-          const { pid } = yield* serverOf(output)
-          const family = Processes.family(pid).map(({ pid }) => pid)
-          if (signal) child.kill(signal)
-          assert.strictEqual(yield* exit, code, `${how} ${output()}`)
-          yield* nothingRemains(directory, [pid, ...family])
-        }
-      }),
-    limit
-  )
-
-  it.scopedLive(
-    "leaves nothing when the program is killed while the server's directory is being made",
-    () =>
-      Effect.gen(function* () {
-        const directory = yield* temporary
-        const { child, exit } = start(directory, ["bare"])
-        yield* eventually(
-          Effect.sync(() =>
-            Fs.readdirSync(directory).some((name) => Fs.existsSync(Path.join(directory, name, "data")))
-          ),
-          (there) => there
-        )
-        child.kill("SIGKILL")
-        yield* exit
-        yield* nothingRemains(directory, [])
-      }),
-    limit
-  )
-
-  it.scopedLive(
-    "runs for an ordinary user, from a package that this user cannot write to",
-    (context) =>
-      Effect.gen(function* () {
-        const directory = yield* temporary
-        const account = yield* Binaries.account
-        const binaries = yield* unlinkedPackage(directory)
-        const own = Path.join(directory, "tmp")
-        Fs.mkdirSync(own)
-        if (account) {
-          Fs.chownSync(own, account.uid, account.gid)
-          // Root's other account may not be able to read a project that lies below root's home.
-          const readable = yield* Effect.option(
-            Binaries.run(
-              process.execPath,
-              ["-e", `fs.accessSync(${JSON.stringify(fileURLToPath(import.meta.url))})`],
-              account
-            )
-          )
-          if (readable._tag === "None") return context.skip("the project is not readable for an ordinary user")
-        } else {
-          Fs.chmodSync(Path.join(binaries, "native", "lib"), 0o555)
-        }
-        const { child, exit, output } = start(own, ["runMain", binaries], account)
-        const { dataDir } = yield* serverOf(output)
-        assert.isTrue(Fs.existsSync(Path.join(dataDir, "..", "native", "bin", "postgres")))
-        child.kill("SIGTERM")
-        assert.strictEqual(yield* exit, 0, output())
-        assert.deepStrictEqual(
-          Fs.readdirSync(own).filter((name) => name.startsWith("effect-pg-")),
-          []
-        )
-        if (!account) Fs.chmodSync(Path.join(binaries, "native", "lib"), 0o755)
-      }),
-    limit
+  it.scopedLive("can be stopped and started where nothing can be interrupted, as in a finalizer", () =>
+    Effect.gen(function* () {
+      const server = yield* EmbeddedPostgres.make()
+      const outage = Effect.acquireRelease(server.stop(), () => Effect.orDie(server.start))
+      const program = yield* Effect.fork(Effect.scoped(Effect.zipRight(outage, Effect.never)))
+      yield* eventually(server.state, (state) => state === "Stopped")
+      yield* Fiber.interrupt(program)
+      assert.deepStrictEqual(yield* server.query("SELECT 1 AS one"), [{ one: 1 }])
+      yield* Effect.uninterruptible(server.setting("work_mem", "2MB"))
+    })
   )
 })

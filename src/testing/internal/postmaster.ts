@@ -64,40 +64,32 @@ export const start = (options: {
 
 /** Stops the postmaster, so that it forks no more, and then every child. Returns all of them once they stand still. */
 export const pause = ({ pid }: Postmaster): Effect.Effect<ReadonlyArray<number>, StuckError> => {
-  const still = (entries: () => ReadonlyArray<Processes.Entry>) => () => {
+  const stopped = (entries: () => ReadonlyArray<Processes.Entry>) => () => {
     const moving = entries().filter(({ stopped }) => !stopped)
     for (const { pid } of moving) Processes.signal(pid, "SIGSTOP")
     return moving.length === 0
   }
-  return until(
-    "the postmaster does not stop",
-    still(() => Processes.list().filter((entry) => entry.pid === pid))
-  ).pipe(
-    Effect.zipRight(
-      until(
-        "a backend does not stop",
-        still(() => Processes.family(pid))
-      )
-    ),
-    Effect.zipRight(
-      Effect.sync(() => [pid, ...Processes.family(pid).flatMap((entry) => (entry.pid === pid ? [] : [entry.pid]))])
-    )
+  const postmaster = () => Processes.list().filter((entry) => entry.pid === pid)
+  const family = () => Processes.family(pid)
+  return until("the postmaster does not stop", stopped(postmaster)).pipe(
+    Effect.zipRight(until("a backend does not stop", stopped(family))),
+    Effect.map(() => [pid, ...family().flatMap((entry) => (entry.pid === pid ? [] : [entry.pid]))]),
+    Effect.tapError(() => resume(family().map(({ pid }) => pid)))
   )
 }
 
-/** Lets the children run again, and the postmaster last. */
+/** Lets processes run again. */
 export const resume = (pids: ReadonlyArray<number>): Effect.Effect<void> =>
   Effect.sync(() => {
-    for (const pid of pids.toReversed()) Processes.signal(pid, "SIGCONT")
+    for (const pid of pids) Processes.signal(pid, "SIGCONT")
   })
 
 /** SIGKILL to the postmaster and every child, as one blow: it is stopped first, so that it neither forks nor repairs. */
 export const crash = (postmaster: Postmaster): Effect.Effect<void, StuckError> =>
-  Effect.uninterruptible(
-    Effect.gen(function* () {
-      const pids = yield* pause(postmaster)
-      for (const pid of pids) Processes.signal(pid, "SIGKILL")
-      yield* until("killed processes are still there", () => !Processes.list().some(({ pid }) => pids.includes(pid)))
-      yield* postmaster.exited
-    })
-  )
+  Effect.gen(function* () {
+    if (yield* postmaster.ended) return // the pid may be somebody else's by now
+    const pids = yield* pause(postmaster)
+    for (const pid of pids) Processes.signal(pid, "SIGKILL")
+    yield* until("killed processes are still there", () => !Processes.list().some(({ pid }) => pids.includes(pid)))
+    yield* postmaster.exited
+  }).pipe(Effect.uninterruptible)

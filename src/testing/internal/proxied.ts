@@ -87,6 +87,12 @@ const readAhead = 64
 /** Slow connections write in slices that take this many milliseconds. */
 const sliceMillis = 20
 
+/** The times that a connection's chunks take, one after the other: the same for the same latency and key. */
+export const delays = ({ delay, jitter, seed }: Latency, key: string): Effect.Effect<number> => {
+  const random = Random.make(`${seed} ${key}`)
+  return Effect.map(random.next, (spread) => Math.max(0, delay + jitter * (2 * spread - 1)))
+}
+
 /** Reads until the source ends, in order: nothing becomes due before what came earlier. */
 const readInto = (
   connection: Proxied,
@@ -97,27 +103,20 @@ const readInto = (
 ) =>
   Effect.gen(function* () {
     const read = Sockets.reader(source)
-    let random: Random.Random | undefined
-    let seed: Latency["seed"] | undefined
-    let last = 0
-    const due = Effect.gen(function* () {
-      const latency = settings.latency[direction]
-      if (latency === undefined) return last
-      if (random === undefined || seed !== latency.seed) {
-        seed = latency.seed
-        random = Random.make(`${seed} ${connection.id} ${direction}`)
-      }
-      const spread = latency.jitter * (2 * (yield* random.next) - 1)
-      last = Math.max(last, (yield* Clock.currentTimeMillis) + Math.max(0, latency.delay + spread))
-      return last
-    })
+    let latency: Latency | undefined
+    let delay: Effect.Effect<number> = Effect.succeed(0)
+    let due = 0
     for (;;) {
       yield* connection.flow.await
       const bytes = yield* Effect.option(read)
-      const at = yield* due
-      if (bytes._tag === "None") return yield* Queue.offer(queue, Rst({ due: at }))
-      if (bytes.value === undefined) return yield* Queue.offer(queue, Fin({ due: at }))
-      yield* Queue.offer(queue, Bytes({ due: at, bytes: bytes.value }))
+      if (latency !== settings.latency[direction]) {
+        latency = settings.latency[direction]
+        delay = latency ? delays(latency, `${connection.id} ${direction}`) : Effect.succeed(0)
+      }
+      if (latency) due = Math.max(due, (yield* Clock.currentTimeMillis) + (yield* delay))
+      if (bytes._tag === "None") return yield* Queue.offer(queue, Rst({ due }))
+      if (bytes.value === undefined) return yield* Queue.offer(queue, Fin({ due }))
+      yield* Queue.offer(queue, Bytes({ due, bytes: bytes.value }))
     }
   })
 

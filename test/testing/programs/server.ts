@@ -3,9 +3,9 @@
  * directory once the server answers, then waits, or leaves by itself. First argument: how it runs. Second: a package with
  * PostgreSQL's programs, in place of the installed one.
  */
-import { NodeRuntime } from "@effect/platform-node"
-import { Effect } from "effect"
-import { EmbeddedPostgres } from "../../../src/testing/index.js"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Effect from "effect/Effect"
+import * as EmbeddedPostgres from "../../../src/testing/EmbeddedPostgres.js"
 
 const [how = "runMain", binaries] = process.argv.slice(2)
 
@@ -16,8 +16,8 @@ const program = Effect.gen(function* () {
       .query("SELECT")
       .pipe(Effect.match({ onFailure: ({ message }) => console.log(message), onSuccess: () => console.log("answers") }))
   )
-  console.log(JSON.stringify({ pid: yield* server.pid, dataDir: server.dataDir }))
   if (how === "paused") yield* server.pause
+  console.log(JSON.stringify({ pid: yield* server.pid, dataDir: server.dataDir }))
   if (how === "return") return
   if (how === "exit") process.exit(7)
   if (how === "throw")
