@@ -4,6 +4,7 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as MutableRef from "effect/MutableRef"
 import * as breaker from "./breaker.js"
 import { neutral, type Verdict } from "./verdict.js"
@@ -74,20 +75,30 @@ export const make = ({ config, jitter, now, onChange }: Options) => {
     send(breaker.Event.Settle({ permit, verdict, durationMs, jitter: jitter() }), now)
   }
 
+  /** Wakes the waiter at a time. A daemon: children are interrupted with their parent, even where that cannot be. */
+  const alarm = (waiter: Waiter, ms: number) =>
+    Effect.sleep(ms).pipe(Effect.zipRight(Effect.sync(() => waiter.wake())), Effect.interruptible, Effect.forkDaemon)
+
   const turn = (waiter: Waiter, clock: Clock.Clock): Effect.Effect<number> =>
     Effect.suspend(() => {
       const now = unsafeNow(clock)
       serve(now)
       if (waiter.permit !== undefined) return Effect.succeed(waiter.permit)
       const { generation } = cell.current
+      const at = breaker.nextAdmissionAt(cell.current, config) ?? Number.POSITIVE_INFINITY
       const woken = Effect.async<void>((resume) => {
         waiter.wake = () => resume(Effect.void)
-        if (waiter.permit !== undefined || cell.current.generation !== generation) waiter.wake()
+        const late = waiter.permit !== undefined || cell.current.generation !== generation || unsafeNow(clock) >= at
+        if (late) waiter.wake()
       })
-      const at = breaker.nextAdmissionAt(cell.current, config)
       return Effect.zipRight(
-        // Inside a timeout it is the timeout that ends it, also where the caller cannot be interrupted.
-        at === undefined ? woken : Effect.timeoutOption(Effect.interruptible(woken), at - now),
+        Number.isFinite(at)
+          ? Effect.acquireUseRelease(
+              alarm(waiter, at - now),
+              () => woken,
+              (timer) => Fiber.interruptFork(timer)
+            )
+          : woken,
         turn(waiter, clock)
       )
     })

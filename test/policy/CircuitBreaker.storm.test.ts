@@ -1,0 +1,115 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, FiberId, Random, TestClock } from "effect"
+import type * as PgError from "../../src/error/PgError.js"
+import * as CircuitBreaker from "../../src/policy/CircuitBreaker.js"
+import { errorOf } from "./errors.js"
+
+interface Caller {
+  readonly fiber: Fiber.RuntimeFiber<void, PgError.PgError>
+  readonly verdict: Deferred.Deferred<void, PgError.PgError>
+}
+
+/**
+ * Callers come, wait, succeed, fail, break and are interrupted in a random order, at every point between two steps of
+ * theirs, while the circuit opens, recovers, closes and is forced. Everything is drawn from one seed.
+ */
+const storm = (steps: number) =>
+  Effect.gen(function* () {
+    const breaker = yield* CircuitBreaker.make({
+      failureThreshold: 2,
+      resetTimeout: "1 second",
+      maxResetTimeout: "2 seconds"
+    })
+    const callers: Array<Caller> = []
+    const seen = new Set<string>()
+    let inside = 0
+    let forced = false
+
+    const start = Effect.gen(function* () {
+      const verdict = yield* Deferred.make<void, PgError.PgError>()
+      const attempt = Effect.acquireUseRelease(
+        Effect.sync(() => inside++),
+        () => Deferred.await(verdict),
+        () => Effect.sync(() => inside--)
+      )
+      const whenOpen = (yield* Random.next) < 0.7 ? "wait" : "fail"
+      const fiber = yield* Effect.fork(breaker.protect(attempt, { whenOpen }))
+      callers.push({ fiber, verdict })
+    })
+    const anyone = Effect.map(Random.nextIntBetween(0, Math.max(1, callers.length)), (index) =>
+      callers.splice(index, 1)
+    )
+    const interrupt = ({ fiber }: Caller) =>
+      Effect.flatMap(Random.nextBoolean, (wait) =>
+        wait ? Fiber.interrupt(fiber) : Fiber.interruptAsFork(fiber, FiberId.none)
+      )
+    const finish = ({ verdict }: Caller) =>
+      Effect.flatMap(Random.next, (draw) =>
+        draw < 0.5
+          ? Deferred.succeed(verdict, undefined)
+          : draw < 0.9
+            ? Deferred.fail(verdict, errorOf("ConnectionError"))
+            : Deferred.die(verdict, new Error("a bug"))
+      )
+    const someone = <A>(f: (caller: Caller) => Effect.Effect<A>) =>
+      Effect.flatMap(
+        Effect.suspend(() => anyone),
+        Effect.forEach(f)
+      )
+
+    const started: Array<Fiber.RuntimeFiber<void, PgError.PgError>> = []
+    for (let step = 0; step < steps; step++) {
+      const draw = yield* Random.next
+      if (draw < 0.4) {
+        yield* start
+        started.push(callers.at(-1)!.fiber)
+      } else if (draw < 0.6) yield* someone(interrupt)
+      else if (draw < 0.75) yield* someone(finish)
+      else if (draw < 0.78) yield* breaker.recovered
+      else if (draw < 0.82) yield* TestClock.adjust("1 second")
+      else if (draw < 0.822) yield* breaker.forceOpen
+      else if (draw < 0.824) yield* breaker.forceClosed
+      else if (draw < 0.827) yield* breaker.reset
+      else if (draw < 0.9 && forced) yield* breaker.reset
+      else yield* Effect.yieldNow()
+      const { probing, reason, state, waiting } = yield* breaker.snapshot
+      seen.add(`${state} by ${reason}`)
+      forced = state === "ForcedOpen" || state === "ForcedClosed"
+      assert.isTrue(probing >= 0 && probing <= 3, `${probing} probes`)
+      // Nobody waits while calls pass.
+      if (state === "Closed" || state === "ForcedClosed") assert.strictEqual(waiting, 0)
+    }
+
+    yield* Fiber.interruptAll(started)
+    assert.strictEqual(inside, 0)
+    assert.deepInclude(yield* breaker.snapshot, { probing: 0, waiting: 0 })
+    if ((yield* breaker.state) === "ForcedOpen") yield* breaker.reset
+    yield* TestClock.adjust("2 seconds")
+    yield* Effect.replicateEffect(breaker.protect(Effect.void), 2)
+    assert.include(["Closed", "ForcedClosed"], yield* breaker.state)
+    return seen
+  })
+
+describe("CircuitBreaker in a storm of interruptions", () => {
+  it.effect("loses no permit and no waiter, and can always be closed", () =>
+    Effect.gen(function* () {
+      const seed = Number(process.env["SEED"] ?? Date.now())
+      const seen = new Set<string>()
+      for (let run = 0; run < 6; run++) {
+        const states = yield* storm(600).pipe(
+          Effect.withRandom(Random.make(seed + run)),
+          Effect.provide(TestClock.defaultTestClock),
+          Effect.tapErrorCause(() => Effect.sync(() => console.error(`SEED=${seed + run} replays this`)))
+        )
+        for (const state of states) seen.add(state)
+      }
+      assert.includeMembers(Array.from(seen), [
+        "Closed by probesSucceeded",
+        "Open by consecutiveFailures",
+        "Open by probeFailed",
+        "HalfOpen by resetTimeout",
+        "HalfOpen by recovered"
+      ])
+    })
+  )
+})
