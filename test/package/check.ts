@@ -77,6 +77,7 @@ const install = (folder: string, tarball: string) => {
   run(folder, "npm", "install", "--offline", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund")
   for (const peer of [...Object.keys(manifest.peerDependencies ?? {}), "@types/node"]) {
     const link = join(folder, "node_modules", peer)
+    if (existsSync(link)) continue
     mkdirSync(dirname(link), { recursive: true })
     symlinkSync(join(root, "node_modules", peer), link, "junction")
   }
