@@ -23,6 +23,7 @@ import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
@@ -93,7 +94,13 @@ export const listen = (channel: string): Stream.Stream<Listen.Event, SqlError, R
   Stream.unwrap(Effect.map(ResilientPg, (_) => _.listen(channel)))
 
 /** `timeouts: false`: operations end when they say so themselves. */
-const forever: Operation.Limits = { query: Infinity, complex: Infinity, batchBase: Infinity, batchPerRow: 0, transaction: Infinity }
+const forever: Operation.Limits = {
+  query: Infinity,
+  complex: Infinity,
+  batchBase: Infinity,
+  batchPerRow: 0,
+  transaction: Infinity
+}
 
 /** The same custom fragment as `PgClient`'s, which its compiler knows. */
 const json = Statement.custom<Statement.Custom<"PgJson", unknown, undefined, undefined>>("PgJson")
@@ -121,11 +128,13 @@ const makeReady =
   ({ within = "30 seconds" } = {}) => {
     let last: PgError.PgError | undefined
     const once = Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(pool.acquire(restore), (lease) =>
-        Effect.ensuring(
-          restore(Effect.mapError(query(lease.session, "SELECT 1"), (cause) => classify(cause))),
-          Effect.sync(lease.release)
-        )
+      Effect.flatMap(
+        Effect.flatMap(Effect.clock, (clock) => pool.acquire(restore, clock)),
+        (lease) =>
+          Effect.ensuring(
+            restore(Effect.mapError(query(lease.session, "SELECT 1"), (cause) => classify(cause))),
+            Effect.sync(lease.release)
+          )
       )
     )
     const answered = Effect.retry(once, {
@@ -190,10 +199,11 @@ export const make = (
     const { onConnect } = config
     const { connect, setLocal } = connector.make(
       config,
-      onConnect && ((session) => {
-        const lease = { session, span: undefined, release: () => {} }
-        return onConnect(new Held(stages, lease, noVerdicts, { readOnly: false, span: undefined }))
-      }),
+      onConnect &&
+        ((session) => {
+          const lease = { session, span: undefined, release: () => {} }
+          return onConnect(new Held(stages, lease, noVerdicts, { readOnly: false, span: undefined }))
+        }),
       record.settingsRefused
     )
     const cancels = yield* Effect.makeSemaphore(cancel.atOnce)
@@ -213,6 +223,12 @@ export const make = (
       {
         connect,
         fork,
+        alarm: (clock, millis, due) => {
+          const fiber = runFork(
+            Effect.withClock(Operation.none(Effect.zipRight(Effect.sleep(millis), Effect.sync(due))), clock)
+          )
+          return () => fiber.unsafeInterruptAsFork(FiberId.none)
+        },
         random: () => random.number(),
         clock,
         settle: (session, slot) =>
@@ -273,35 +289,33 @@ export const make = (
     // --- the client that programs know
     const compiler = PgClient.makeCompiler(config.transformQueryNames, config.transformJson)
     const transformRows =
-      config.transformResultNames && Statement.defaultTransforms(config.transformResultNames, config.transformJson).array
-    const client: PgClient.PgClient = Object.assign(
-      Statement.make(acquirer, compiler, attributes, transformRows),
-      {
-        [PgClient.TypeId as PgClient.TypeId]: PgClient.TypeId as PgClient.TypeId,
-        [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,
-        safe: undefined as any,
-        config: clientConfig(options, config),
-        withTransaction: Transaction.makeWithTransaction(stages, attributes),
-        reserve: Transaction.makeReserve(stages),
-        withoutTransforms(): any {
-          if (transformRows === undefined) return client
-          const plain = Statement.make(acquirer, compiler.withoutTransform, attributes, undefined)
-          const copy: any = Object.assign(plain, { ...client, ...plain })
-          copy.safe = copy
-          copy.withoutTransforms = () => copy
-          return copy
-        },
-        reactive: reactivity.stream,
-        reactiveMailbox: reactivity.query,
-        json: (value: unknown) => json(value, undefined, undefined),
-        listen: (channel: string) =>
-          Stream.filterMap(listener.listen(channel), (event) =>
-            event._tag === "Notification" ? Option.some(event.payload) : Option.none()
-          ),
-        notify: (channel: string, payload: string) =>
-          Effect.asVoid(Effect.suspend(() => client`SELECT pg_notify(${channel}, ${payload})`))
-      }
-    ) as any
+      config.transformResultNames &&
+      Statement.defaultTransforms(config.transformResultNames, config.transformJson).array
+    const client: PgClient.PgClient = Object.assign(Statement.make(acquirer, compiler, attributes, transformRows), {
+      [PgClient.TypeId as PgClient.TypeId]: PgClient.TypeId as PgClient.TypeId,
+      [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,
+      safe: undefined as any,
+      config: clientConfig(options, config),
+      withTransaction: Transaction.makeWithTransaction(stages, attributes),
+      reserve: Transaction.makeReserve(stages),
+      withoutTransforms(): any {
+        if (transformRows === undefined) return client
+        const plain = Statement.make(acquirer, compiler.withoutTransform, attributes, undefined)
+        const copy: any = Object.assign(plain, { ...client, ...plain })
+        copy.safe = copy
+        copy.withoutTransforms = () => copy
+        return copy
+      },
+      reactive: reactivity.stream,
+      reactiveMailbox: reactivity.query,
+      json: (value: unknown) => json(value, undefined, undefined),
+      listen: (channel: string) =>
+        Stream.filterMap(listener.listen(channel), (event) =>
+          event._tag === "Notification" ? Option.some(event.payload) : Option.none()
+        ),
+      notify: (channel: string, payload: string) =>
+        Effect.asVoid(Effect.suspend(() => client`SELECT pg_notify(${channel}, ${payload})`))
+    }) as any
     ;(client as any).safe = client
 
     const ready = makeReady(stages)
@@ -312,7 +326,10 @@ export const make = (
       Context.add(CircuitBreaker.CircuitBreaker, breaker),
       Context.add(RetryBudget.RetryBudget, budget),
       Context.add(Transaction.Transactor, Transaction.makeTransactor(stages, attributes)),
-      Context.add(Operation.Timeouts, config.timeouts === false ? forever : (config.timeouts ?? Operation.defaultLimits))
+      Context.add(
+        Operation.Timeouts,
+        config.timeouts === false ? forever : (config.timeouts ?? Operation.defaultLimits)
+      )
     )
   })
 

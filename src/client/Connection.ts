@@ -82,7 +82,10 @@ abstract class Base implements Connection {
 
 /** Parameters as the wire wants them, once for all attempts. A value that can not be sent is the caller's typed error. */
 const serialized = (params: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<unknown>, PgError.PgError> =>
-  Effect.try({ try: () => serialize(params), catch: (cause) => classify(cause, { phase: "Execute", outcome: "NotApplied" }) })
+  Effect.try({
+    try: () => serialize(params),
+    catch: (cause) => classify(cause, { phase: "Execute", outcome: "NotApplied" })
+  })
 
 const workOf = (sql: string, operation: Operation.State | undefined, pooled: boolean) => {
   const inspection = ReadOnly.inspect(sql)
@@ -119,7 +122,12 @@ export class Pooled extends Base {
         caller.operation?.idempotent === true ||
         (work.readOnly && (stages.autoRetryReads || caller.operation?.readOnly === true))
       return Effect.flatMap(serialized(params), (values) =>
-        guard(stages, caller, statement(stages, caller, () => new Request(sql, values, rowMode), work), repeatable)
+        guard(
+          stages,
+          caller,
+          statement(stages, caller, () => new Request(sql, values, rowMode), work),
+          repeatable
+        )
       ).pipe(Effect.mapError(PgError.toSqlError))
     })
   }
@@ -138,11 +146,7 @@ const statement =
     return Effect.async<Reply, PgError.PgError>((resume) => {
       const lease = stages.pool.unsafeTake()
       if (lease !== undefined) return on(lease, resume)
-      resume(
-        leased(stages, permit, (lease) =>
-          Effect.async((resume) => on(lease, resume))
-        )
-      )
+      resume(leased(stages, caller, permit, (lease) => Effect.async((resume) => on(lease, resume))))
       return Effect.void
     })
   }
@@ -156,11 +160,12 @@ export const noVerdicts: Verdicts = { settle: () => {}, neutral: () => {}, repor
 /** @internal Wait for a connection, use it, give it back. */
 export const leased = <A>(
   stages: Stages,
+  caller: Caller,
   permit: Permit,
   use: (lease: Lease) => Effect.Effect<A, PgError.PgError>
 ): Effect.Effect<A, PgError.PgError> =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(acquired(stages, permit, restore), (lease) =>
+    Effect.flatMap(acquired(stages, caller, permit, restore), (lease) =>
       Effect.onExit(restore(use(lease)), () => {
         lease.release()
         return Effect.void
@@ -171,10 +176,11 @@ export const leased = <A>(
 /** @internal `pool.acquire`, whose failure is an attempt's verdict. */
 export const acquired = (
   stages: Stages,
+  caller: Caller,
   permit: Permit,
   restore: Restore
 ): Effect.Effect<Lease, PgError.PgError> =>
-  Effect.tapError(stages.pool.acquire(restore), (error) => Effect.sync(() => permit.settle(error, 0)))
+  Effect.tapError(stages.pool.acquire(restore, caller.clock), (error) => Effect.sync(() => permit.settle(error, 0)))
 
 /** @internal What the breaker and the pool learn of one statement. */
 export const hooks = (stages: Stages, permit: Verdicts, release: () => void) => ({
@@ -231,9 +237,8 @@ export class Held extends Base {
   }
 
   protected reply(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
-    return Effect.flatMap(
-      Effect.mapError(serialized(params), PgError.toSqlError),
-      (values) => this.run(sql, () => new Request(sql, values, rowMode))
+    return Effect.flatMap(Effect.mapError(serialized(params), PgError.toSqlError), (values) =>
+      this.run(sql, () => new Request(sql, values, rowMode))
     )
   }
 
@@ -257,16 +262,29 @@ export class Held extends Base {
     return Effect.async((resume) => {
       if (this.ended) return resume(Effect.fail(this.outlived(caller)))
       if (this.child !== undefined) {
-        return resume(Effect.zipRight(this.turn(caller), Effect.suspend(() => this.submit(caller, request, work))))
+        return resume(
+          Effect.zipRight(
+            this.turn(caller),
+            Effect.suspend(() => this.submit(caller, request, work))
+          )
+        )
       }
       const { lease, permit, stages } = this
-      return send(stages, caller, lease.session, request(), work, {
-        answered: (error) => {
-          if (error !== undefined) permit.report(error)
+      return send(
+        stages,
+        caller,
+        lease.session,
+        request(),
+        work,
+        {
+          answered: (error) => {
+            if (error !== undefined) permit.report(error)
+          },
+          abandoned: () => {},
+          settled: hooks(stages, permit, () => {}).settled
         },
-        abandoned: () => {},
-        settled: hooks(stages, permit, () => {}).settled
-      }, resume)
+        resume
+      )
     })
   }
 
@@ -274,7 +292,8 @@ export class Held extends Base {
   enter(caller: Caller, child: Held, restore: Restore): Effect.Effect<void, PgError.PgError> {
     return Effect.suspend(() => {
       if (this.ended) return Effect.fail(this.outlived(caller))
-      if (this.child !== undefined) return Effect.zipRight(restore(this.turn(caller)), this.enter(caller, child, restore))
+      if (this.child !== undefined)
+        return Effect.zipRight(restore(this.turn(caller)), this.enter(caller, child, restore))
       this.child = child
       return Effect.void
     })
@@ -342,14 +361,17 @@ export class Held extends Base {
         return Stream.repeatEffectChunkOption(
           Effect.suspend((): Effect.Effect<Chunk.Chunk<any>, Option.Option<SqlError>> => {
             if (!more) return Effect.fail(Option.none())
-            return Effect.mapBoth(this.run(sql, () => cursor), {
-              onFailure: Option.some,
-              onSuccess: ({ result, suspended }) => {
-                more = suspended
-                const { rows } = result as QueryArrayResult
-                return Chunk.unsafeFromArray(transformRows === undefined ? rows : (transformRows(rows) as Array<any>))
+            return Effect.mapBoth(
+              this.run(sql, () => cursor),
+              {
+                onFailure: Option.some,
+                onSuccess: ({ result, suspended }) => {
+                  more = suspended
+                  const { rows } = result as QueryArrayResult
+                  return Chunk.unsafeFromArray(transformRows === undefined ? rows : (transformRows(rows) as Array<any>))
+                }
               }
-            })
+            )
           })
         )
       })

@@ -82,7 +82,10 @@ export const make = (options: {
         }
         const ping = Effect.sleep(pingEvery).pipe(
           Effect.zipRight(Effect.mapError(query(current, ""), typed)),
-          Effect.timeoutFail({ duration: silence, onTimeout: () => typed(new Error("Connection terminated: no answer")) }),
+          Effect.timeoutFail({
+            duration: silence,
+            onTimeout: () => typed(new Error("Connection terminated: no answer"))
+          }),
           Effect.forever
         )
         return yield* Effect.raceFirst(lost, ping)
@@ -135,7 +138,11 @@ export const make = (options: {
         const current = session
         if (current !== undefined) {
           // Lost meanwhile: the supervisor starts the channel again with the others.
-          yield* Effect.catchIf(start(current, channel), () => current.lost !== undefined, () => Effect.void)
+          yield* Effect.catchIf(
+            start(current, channel),
+            () => current.lost !== undefined,
+            () => Effect.void
+          )
           subscriber.listening = current.lost === undefined
         }
         return mailbox

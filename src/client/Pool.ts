@@ -95,9 +95,9 @@ export interface Pool {
   readonly unsafeTake: () => Lease | undefined
   /**
    * A connection, waited for in order. To be run in an uninterruptible region whose end releases it, with what restores
-   * the interruptibility of the caller for the wait. Fails with `PoolTimeoutError`, `PoolClosedError`, or with what connecting failed with.
+   * the interruptibility of the caller for the wait, and the clock that `acquireTimeout` goes by. Fails with `PoolTimeoutError`, `PoolClosedError`, or with what connecting failed with.
    */
-  readonly acquire: (restore: Restore) => Effect.Effect<Lease, PgError.PgError>
+  readonly acquire: (restore: Restore, clock: Clock.Clock) => Effect.Effect<Lease, PgError.PgError>
   readonly snapshot: () => Snapshot
   /** Connections that have not answered since now are checked before use, and a prober looks for the server. */
   readonly suspect: () => void
@@ -117,6 +117,8 @@ export interface Environment {
   readonly connect: Effect.Effect<Session, PgError.PgError>
   /** Runs in the background, on the live clock, until the layer's scope closes. */
   readonly fork: (effect: Effect.Effect<void>) => void
+  /** Runs once after so many milliseconds of a clock, unless what it returns is called before. */
+  readonly alarm: (clock: Clock.Clock, millis: number, due: () => void) => () => void
   readonly random: () => number
   readonly clock: Clock.Clock
   /** Settles an abandoned statement; ends when the session is usable or destroyed. */
@@ -140,6 +142,9 @@ interface Entry {
 
 interface Waiter {
   readonly since: number
+  readonly clock: Clock.Clock
+  /** Milliseconds of its clock. */
+  readonly expiresAt: number
   lease: Lease | undefined
   resume: (effect: Effect.Effect<Lease, PgError.PgError>) => void
 }
@@ -229,7 +234,7 @@ export const make = (options: Options, env: Environment): Pool => {
       listener.waited((performance.now() - waiter.since) / 1000)
       waiter.lease = lend(entry)
       waiter.resume(Effect.succeed(waiter.lease))
-      return
+      return disarm()
     }
   }
 
@@ -305,7 +310,13 @@ export const make = (options: Options, env: Environment): Pool => {
       leaving.delete(session)
       finishClosing()
     }
-    session.onAbandoned = (_, slot) => env.fork(Effect.zipRight(env.settle(session, slot), Effect.sync(() => session.resume())))
+    session.onAbandoned = (_, slot) =>
+      env.fork(
+        Effect.zipRight(
+          env.settle(session, slot),
+          Effect.sync(() => session.resume())
+        )
+      )
     session.onLost = (cause) => {
       distrust()
       evict(entry, "lost", cause)
@@ -398,8 +409,44 @@ export const make = (options: Options, env: Environment): Pool => {
     )
   }
 
+  /** One alarm a clock, for whoever waits longest: all wait equally long, in order. */
+  const alarms = new Map<Clock.Clock, () => void>()
+  const arm = (clock: Clock.Clock): void => {
+    if (options.acquireTimeout === Number.POSITIVE_INFINITY || alarms.has(clock)) return
+    for (const waiter of waiters) {
+      if (waiter.clock !== clock) continue
+      const ring = () => {
+        alarms.delete(clock)
+        expire(clock)
+        arm(clock)
+      }
+      alarms.set(clock, env.alarm(clock, waiter.expiresAt - clock.unsafeCurrentTimeMillis(), ring))
+      return
+    }
+  }
+
+  const expire = (clock: Clock.Clock) => {
+    const now = clock.unsafeCurrentTimeMillis()
+    for (const waiter of waiters) {
+      if (waiter.clock !== clock || waiter.expiresAt > now) continue
+      waiters.delete(waiter)
+      waiter.resume(timedOut(full(`No connection came free within ${options.acquireTimeout} ms`)))
+    }
+  }
+
+  /** Nobody waits any more: no clock is kept waiting for nothing. Not at once, as the queue may fill again in this turn. */
+  const disarm = () => {
+    if (alarms.size === 0 || waiters.size > 0) return
+    setImmediate(() => {
+      if (waiters.size > 0) return
+      for (const cancel of alarms.values()) cancel()
+      alarms.clear()
+    })
+  }
+
   const forget = (waiter: Waiter) => {
     waiters.delete(waiter)
+    disarm()
     waiter.lease?.release()
   }
 
@@ -428,30 +475,30 @@ export const make = (options: Options, env: Environment): Pool => {
     return `${what}: ${used} of ${max} connections in use, ${waiting} waiting. Shorten what holds connections, raise maxConnections, or ask for less at once.${lost}`
   }
 
-  const acquire: Pool["acquire"] = (restore) => Effect.suspend(() => {
-    if (closing) return shut
-    const lease = unsafeTake()
-    if (lease !== undefined) return Effect.succeed(lease)
-    if (waiters.size >= options.maxWaiting) return timedOut(full("The queue for a connection is full"))
-    const waiter: Waiter = { since: performance.now(), lease: undefined, resume: () => {} }
-    const wait = Effect.async<Lease, PgError.PgError>((resume) => {
-      waiter.resume = resume
-      waiters.add(waiter)
-      listener.changed()
-      pump()
+  const acquire: Pool["acquire"] = (restore, clock) =>
+    Effect.suspend(() => {
+      if (closing) return shut
+      const lease = unsafeTake()
+      if (lease !== undefined) return Effect.succeed(lease)
+      if (waiters.size >= options.maxWaiting) return timedOut(full("The queue for a connection is full"))
+      const waiter: Waiter = {
+        since: performance.now(),
+        clock,
+        expiresAt: clock.unsafeCurrentTimeMillis() + options.acquireTimeout,
+        lease: undefined,
+        resume: () => {}
+      }
+      const wait = Effect.async<Lease, PgError.PgError>((resume) => {
+        waiter.resume = resume
+        waiters.add(waiter)
+        listener.changed()
+        pump()
+        if (waiters.has(waiter)) arm(clock)
+      })
+      return Effect.onExit(restore(wait), (exit) =>
+        Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => forget(waiter))
+      )
     })
-    const bounded =
-      options.acquireTimeout === Infinity
-        ? wait
-        : Effect.timeoutTo(Effect.interruptible(wait), {
-            duration: options.acquireTimeout,
-            onSuccess: Effect.succeed,
-            onTimeout: () => timedOut(full(`No connection came free within ${options.acquireTimeout} ms`))
-          }).pipe(Effect.flatten)
-    return Effect.onExit(restore(bounded), (exit) =>
-      Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => forget(waiter))
-    )
-  })
 
   const snapshot = (): Snapshot => ({
     max: options.max,

@@ -108,12 +108,15 @@ const begin = (
   const work: Work = { ...control("Begin", "begin"), pooled: true }
   const attempt = (permit: Permit) =>
     Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(acquired(stages, permit, restore), (lease) => {
+      Effect.flatMap(acquired(stages, caller, permit, restore), (lease) => {
         lease.span = held.span
         const sent = Effect.async<Reply, PgError.PgError>((resume) => {
           const request = new Request(beginText(options, stages.setLocal() + more))
           const { answered, ...rest } = hooks(stages, permit, lease.release)
-          const keep = { ...rest, answered: (error: PgError.PgError | undefined, ms: number) => permit.settle(error, ms) }
+          const keep = {
+            ...rest,
+            answered: (error: PgError.PgError | undefined, ms: number) => permit.settle(error, ms)
+          }
           return send(stages, caller, lease.session, request, work, keep, resume)
         })
         return Effect.onExit(restore(sent), (exit) =>
@@ -147,13 +150,21 @@ const commit = (stages: Stages, caller: Caller, held: Held, restore: Restore): E
       // What a fiber that was not awaited left half-done in a nested transaction is not committed.
       if (unfinished !== undefined) lease.session.submit(new Request(`ROLLBACK TO SAVEPOINT ${unfinished}`), () => {})
       const after = hooks(stages, held.permit, lease.release)
-      return send(stages, caller, lease.session, new Request("COMMIT"), control("Commit", "commit", held.options.readOnly), {
-        ...after,
-        answered: (error) => {
-          if (error !== undefined) held.permit.report(error)
-          lease.release()
-        }
-      }, resume)
+      return send(
+        stages,
+        caller,
+        lease.session,
+        new Request("COMMIT"),
+        control("Commit", "commit", held.options.readOnly),
+        {
+          ...after,
+          answered: (error) => {
+            if (error !== undefined) held.permit.report(error)
+            lease.release()
+          }
+        },
+        resume
+      )
     })
     return Effect.onExit(restore(reply), () =>
       Effect.sync(() => {
@@ -238,11 +249,19 @@ const openNested = (
 /** Statements of a level that ends: past its own turn, as nothing else of it comes any more. */
 const closing = (stages: Stages, caller: Caller, held: Held, text: string) =>
   Effect.async<Reply, PgError.PgError>((resume) =>
-    send(stages, caller, held.lease.session, new Request(text), control("Savepoint", "savepoint"), {
-      answered: () => {},
-      abandoned: () => {},
-      settled: hooks(stages, held.permit, () => {}).settled
-    }, resume)
+    send(
+      stages,
+      caller,
+      held.lease.session,
+      new Request(text),
+      control("Savepoint", "savepoint"),
+      {
+        answered: () => {},
+        abandoned: () => {},
+        settled: hooks(stages, held.permit, () => {}).settled
+      },
+      resume
+    )
   )
 
 const undo = (savepoint: string) => `ROLLBACK TO SAVEPOINT ${savepoint}; RELEASE SAVEPOINT ${savepoint}`
@@ -265,7 +284,10 @@ const closeNested = (
         return Effect.void
       }
       const clean = session.lost === undefined ? undone(child, undo(savepoint)) : Effect.void
-      return Effect.zipRight(clean, Effect.sync(() => child.end()))
+      return Effect.zipRight(
+        clean,
+        Effect.sync(() => child.end())
+      )
     }
     const unfinished = child.end()
     const text = `${unfinished === undefined ? "" : `ROLLBACK TO SAVEPOINT ${unfinished}; `}RELEASE SAVEPOINT ${savepoint}`
@@ -396,7 +418,7 @@ export const makeReserve = (stages: Stages): SqlClient.SqlClient["reserve"] =>
       let lent: { readonly lease: Lease; readonly permit: Permit } | undefined
       const attempt = (permit: Permit) =>
         Effect.uninterruptibleMask((restore) =>
-          Effect.map(acquired(stages, permit, restore), (lease) => {
+          Effect.map(acquired(stages, caller, permit, restore), (lease) => {
             lease.span = span
             lent = { lease, permit }
             return lent
@@ -409,7 +431,10 @@ export const makeReserve = (stages: Stages): SqlClient.SqlClient["reserve"] =>
       )
       return Effect.flatMap(taken, ({ lease, permit }) => {
         const held = new Held(stages, lease, permit, { readOnly: false, span })
-        return Effect.as(Effect.addFinalizer(() => Effect.sync(() => abandon(held))), held)
+        return Effect.as(
+          Effect.addFinalizer(() => Effect.sync(() => abandon(held))),
+          held
+        )
       }).pipe(Effect.mapError(PgError.toSqlError))
     })
   )

@@ -6,7 +6,7 @@
 import * as Effect from "effect/Effect"
 import { classify } from "../../error/classify.js"
 import { outcomeOf } from "../../error/outcome.js"
-import * as PgError from "../../error/PgError.js"
+import type * as PgError from "../../error/PgError.js"
 import * as Operation from "../../policy/Operation.js"
 import type { Reply, Request, Session, Slot } from "./session.js"
 import type { Caller, Stages } from "./stages.js"

@@ -11,9 +11,10 @@
  *
  * All times here are the live clock's: a program under `TestClock` must not hang on a network.
  */
+
+import { isIP } from "node:net"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { isIP } from "node:net"
 import * as Pg from "pg"
 import { Request, type Session, type Slot } from "./session.js"
 

@@ -51,8 +51,7 @@ export const make = (
     }
   }
 
-  const typed = (cause: unknown) =>
-    classify(cause, { phase: "Acquire", outcome: "NotApplied", exposeServerDetail })
+  const typed = (cause: unknown) => classify(cause, { phase: "Acquire", outcome: "NotApplied", exposeServerDetail })
 
   const password: Effect.Effect<Redacted.Redacted | undefined, PgError.PgError> = Effect.isEffect(target.password)
     ? target.password.pipe(
@@ -104,7 +103,11 @@ export const make = (
 
   /** A password that has been rotated meanwhile is asked for once more. */
   const rotated = Effect.isEffect(target.password)
-    ? Effect.catchIf(withSettings, (error) => typed(error).sqlState === "28P01", () => withSettings)
+    ? Effect.catchIf(
+        withSettings,
+        (error) => typed(error).sqlState === "28P01",
+        () => withSettings
+      )
     : withSettings
 
   return {

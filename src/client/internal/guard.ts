@@ -27,7 +27,10 @@ export class Permit {
 
   /** `undefined`: the server answered as it should. */
   settle(error: PgError.PgError | undefined, durationMs: number): void {
-    this.end(error === undefined ? CircuitBreaker.success : CircuitBreaker.verdictOf(error, { answered: true }), durationMs)
+    this.end(
+      error === undefined ? CircuitBreaker.success : CircuitBreaker.verdictOf(error, { answered: true }),
+      durationMs
+    )
   }
 
   /** The caller went away, or never came to send anything: neither success nor failure. */
@@ -70,10 +73,14 @@ export const admitted = <A>(
     if (Predicate.isNumber(first)) return run(first)
     if (!wait) return Effect.fail(first)
     // The wait ends with the operation's deadline, from outside; without one, like any wait for a connection.
-    const endless = deadlineOf(caller) !== Number.POSITIVE_INFINITY || stages.acquireTimeout === Number.POSITIVE_INFINITY
+    const endless =
+      deadlineOf(caller) !== Number.POSITIVE_INFINITY || stages.acquireTimeout === Number.POSITIVE_INFINITY
     const limited: Restore = (self) =>
       restore(
-        Effect.timeoutFail(Effect.interruptible(self), { duration: stages.acquireTimeout, onTimeout: () => first as never })
+        Effect.timeoutFail(Effect.interruptible(self), {
+          duration: stages.acquireTimeout,
+          onTimeout: () => first as never
+        })
       )
     return Effect.flatMap(breaker.awaitAdmission(endless ? restore : limited), run)
   })

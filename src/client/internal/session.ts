@@ -8,9 +8,10 @@
  * 3. From construction to the socket's `close` there is an `error` listener, so that no event ends the process.
  * 4. Values are serialised before anything is sent, so that a bind can not fail half-way.
  */
-import * as Effect from "effect/Effect"
+
 import type { Socket } from "node:net"
 import type { ConnectionOptions } from "node:tls"
+import * as Effect from "effect/Effect"
 import * as Pg from "pg"
 import pgUtils from "pg/lib/utils.js"
 import { isFatal } from "../../error/classify.js"
@@ -269,7 +270,10 @@ export class Session {
 
   /** Say goodbye, and close after `grace` milliseconds of the live clock at the latest. */
   end(grace: number): void {
-    if (this.closed || this.lost !== undefined) return this.destroy(this.lost)
+    if (this.closed || this.lost !== undefined) {
+      this.destroy(this.lost)
+      return
+    }
     this.onLost = undefined
     const timer = setTimeout(() => this.socket.destroy(), grace)
     this.client.once("end", () => clearTimeout(timer))
@@ -365,7 +369,11 @@ export const open = (config: Pg.ClientConfig): Effect.Effect<Session, unknown> =
   })
 
 /** One statement of our own on a session that is ours alone. Fails with what the server or the socket said. */
-export const query = (session: Session, text: string, values: ReadonlyArray<unknown> = []): Effect.Effect<Reply, unknown> =>
+export const query = (
+  session: Session,
+  text: string,
+  values: ReadonlyArray<unknown> = []
+): Effect.Effect<Reply, unknown> =>
   Effect.async((resume) => {
     session.submit(new Request(text, serialize(values)), (reply) =>
       resume(reply.error === undefined ? Effect.succeed(reply) : Effect.fail(reply.error))

@@ -88,6 +88,7 @@ export class WriteDetector {
   }
 
   see(token: Token): void {
+    if (this.found) return // nothing takes that back
     if (token.kind === ";") {
       this.ended = true
       if (this.frames.length > 0) this.found = true

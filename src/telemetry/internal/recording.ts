@@ -116,12 +116,17 @@ export const make = ({
     },
     breaker: ({ cause, from, reason, to }) => {
       metrics.breaker(from, to)
-      log.say(to === "Open" || to === "ForcedOpen" ? LogLevel.Warning : LogLevel.Info, `breaker ${to}`, "Circuit breaker", {
-        from,
-        to,
-        reason,
-        ...(cause.length === 0 ? {} : { cause: cause.join(", ") })
-      })
+      log.say(
+        to === "Open" || to === "ForcedOpen" ? LogLevel.Warning : LogLevel.Info,
+        `breaker ${to}`,
+        "Circuit breaker",
+        {
+          from,
+          to,
+          reason,
+          ...(cause.length === 0 ? {} : { cause: cause.join(", ") })
+        }
+      )
     },
     budget: ({ allowed, retrying }) => metrics.budget(retrying, allowed),
     settled: metrics.cancel,
