@@ -1,34 +1,35 @@
+// biome-ignore-all assist/source/organizeImports: the order of the modules is that of a query's way
 /** The modules in the order of a query's way. Each is also an import path of its own: `effect-pg-resilience/Operation`. */
 
-/** Notifications, and the gaps in them. */
-export * as Listen from "./client/Listen.js"
+/** The front door: a layer in the place of `PgClient.layer`. */
+export * as ResilientPg from "./ResilientPg.js"
+/** Name, bound and refine an effect. */
+export * as Operation from "./policy/Operation.js"
+/** Which failures are tried again, and when. */
+export * as RetryPolicy from "./policy/RetryPolicy.js"
+/** How many retries may be under way at once. */
+export * as RetryBudget from "./policy/RetryBudget.js"
+/** Leaving a server alone that does not answer. */
+export * as CircuitBreaker from "./policy/CircuitBreaker.js"
+/** What a statement's text says about it. */
+export * as ReadOnly from "./policy/ReadOnly.js"
 /** The figures of the pool. */
 export * as Pool from "./client/Pool.js"
 /** Transactions that tell the truth. */
 export * as Transaction from "./client/Transaction.js"
-/** Presets for the platforms that programs run on. */
-export * as Platform from "./config/Platform.js"
-/** How large a pool should be, and why. */
-export * as PoolSizing from "./config/PoolSizing.js"
-/** Every option, its range and its default; the environment variables. */
-export * as ResilienceConfig from "./config/ResilienceConfig.js"
+/** Notifications, and the gaps in them. */
+export * as Listen from "./client/Listen.js"
 /** What can go wrong, one tag per decision. */
 export * as PgError from "./error/PgError.js"
 /** The table from SQLSTATE, socket code and driver message to tag. */
 export * as SqlState from "./error/SqlState.js"
-/** Leaving a server alone that does not answer. */
-export * as CircuitBreaker from "./policy/CircuitBreaker.js"
-/** Name, bound and refine an effect. */
-export * as Operation from "./policy/Operation.js"
-/** What a statement's text says about it. */
-export * as ReadOnly from "./policy/ReadOnly.js"
-/** How many retries may be under way at once. */
-export * as RetryBudget from "./policy/RetryBudget.js"
-/** Which failures are tried again, and when. */
-export * as RetryPolicy from "./policy/RetryPolicy.js"
-/** The front door: a layer in the place of `PgClient.layer`. */
-export * as ResilientPg from "./ResilientPg.js"
 /** Every metric, its unit and its labels. */
 export * as Metrics from "./telemetry/Metrics.js"
 /** Metrics and traces over OTLP. */
 export * as Telemetry from "./telemetry/Telemetry.js"
+/** Every option, its range and its default; the environment variables. */
+export * as ResilienceConfig from "./config/ResilienceConfig.js"
+/** Presets for the platforms that programs run on. */
+export * as Platform from "./config/Platform.js"
+/** How large a pool should be, and why. */
+export * as PoolSizing from "./config/PoolSizing.js"
