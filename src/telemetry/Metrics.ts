@@ -101,19 +101,6 @@ export const metrics = {
   leaks: counter("pgresilience.leaks", "{connection}", "Connections reported for being held too long.")
 } as const
 
-/** The event that a statement's span gets for each attempt that failed, and its attributes. */
-export const attemptEvent = {
-  name: "pgresilience.attempt.failed",
-  /** The tag. */
-  errorType: "error.type",
-  /** The SQLSTATE, where the server answered. */
-  statusCode: "db.response.status_code",
-  /** 1 for the first. */
-  attempt: "pgresilience.attempt",
-  /** Seconds until the next one; absent where there is none. */
-  delay: "pgresilience.attempt.delay"
-} as const
-
 /** `error.type` of an attempt: a tag of `PgError`, or `Interrupted` when its caller went away. */
 export type ErrorType = PgError.Tag | "Interrupted"
 

@@ -12,7 +12,13 @@ import * as Predicate from "effect/Predicate"
 import * as PgError from "../../error/PgError.js"
 import * as CircuitBreaker from "../../policy/CircuitBreaker.js"
 import * as RetryPolicy from "../../policy/RetryPolicy.js"
-import { attemptEvent } from "../../telemetry/Metrics.js"
+import {
+  ATTEMPT_DELAY,
+  ATTEMPT_FAILED,
+  ATTEMPT_NUMBER,
+  ERROR_TYPE,
+  RESPONSE_STATUS_CODE
+} from "../../telemetry/names.js"
 import { wasNeverSent } from "./attempt.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 
@@ -191,11 +197,11 @@ export const repeat = <A, E, R>(
 /** One event per failed attempt on the span of the statement, or of the transaction. */
 export const note = (caller: Caller, error: PgError.PgError, attempt: number, delayMs: number | undefined): void => {
   if (caller.span?.status._tag !== "Started") return
-  caller.span.event(attemptEvent.name, caller.clock.unsafeCurrentTimeNanos(), {
-    [attemptEvent.errorType]: error._tag,
-    [attemptEvent.attempt]: attempt,
-    ...(error.sqlState === undefined ? {} : { [attemptEvent.statusCode]: error.sqlState }),
-    ...(delayMs === undefined ? {} : { [attemptEvent.delay]: delayMs / 1000 })
+  caller.span.event(ATTEMPT_FAILED, caller.clock.unsafeCurrentTimeNanos(), {
+    [ERROR_TYPE]: error._tag,
+    [ATTEMPT_NUMBER]: attempt,
+    ...(error.sqlState === undefined ? {} : { [RESPONSE_STATUS_CODE]: error.sqlState }),
+    ...(delayMs === undefined ? {} : { [ATTEMPT_DELAY]: delayMs / 1000 })
   })
 }
 
