@@ -39,6 +39,31 @@ describe("the lexer", () => {
     )
   })
 
+  it("ends tokens where the server's lexer ends them", () => {
+    const table: Record<string, ReadonlyArray<string>> = {
+      "'a' 'b'": ["'a'", "'b'"],
+      "'a'\n'b'": ["'a'\n'b'"],
+      "'a''b'": ["'a''b'"],
+      "E'a'\r-- '\n'\\''": ["E'a'\r-- '\n'\\''"],
+      "E'\\\\' E'\\''": ["E'\\\\'", "E'\\''"],
+      "fooE'a'": ["fooE", "'a'"],
+      "1e'\\''": ["1", "e'\\''"],
+      "1e5into 1.5e-3x .5 1e+": ["1e5", "into", "1.5e-3", "x", ".5", "1", "e", "+"],
+      "$1into $1$$a$$": ["$1", "into", "$1", "$$a$$"],
+      "a$$b$$ $ab $a$$b$a$": ["a$$b$$", "$", "ab", "$a$$b$a$"],
+      'u&"a""b" u& "c"': ['u&"a""b"', "u", "&", '"c"'],
+      "a.b::c:d": ["a", ".", "b", "::", "c", ":", "d"],
+      "*/*x*/-/*/**/*/- --": ["*", "-", "-"],
+      "\u00a0é \uff08": ["\u00a0é", "\uff08"]
+    }
+    for (const [sql, expected] of Object.entries(table)) {
+      assert.deepStrictEqual(
+        tokens(sql).map((_) => sql.slice(_.start, _.end)),
+        expected
+      )
+    }
+  })
+
   it("reads complete pieces of quoting as one token, whatever they hold", () => {
     fc.assert(
       fc.property(arbitrary.quoted, arbitrary.gap, (piece, gap) => {

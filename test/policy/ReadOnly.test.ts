@@ -40,6 +40,7 @@ describe("readOnly", () => {
       "SELECT (1",
       "SELECT 1)",
       "SELECT (1; DELETE FROM t",
+      "SELECT (1; 2)",
       "SELECT 1\0",
       "WITH a AS (SELECT 1)"
     ]))

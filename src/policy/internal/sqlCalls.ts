@@ -15,8 +15,8 @@ const writing = words("insert update delete merge into")
 /** `FOR …` of a locking clause. */
 const locks = words("update no share key")
 
-/** Commands that end a list of CTEs. */
-const mainCommands = words("select values table insert update delete merge")
+/** The commands that a list of CTEs can be for. */
+export const mainCommands = words("select values table insert update delete merge")
 
 /**
  * Not calls in form, but in effect: `TREAT(x AS f)` calls `pg_catalog.f`, and after `OPERATOR(…)` an operand begins where
@@ -26,9 +26,9 @@ const disguises = words("treat operator")
 
 /** Words that are no operand themselves: an expression, and so a call, can begin after them. */
 const introducers = words(
-  "authorization between binary by collation concurrently content cross document escape first freeze full groups ilike " +
-    "inner is join key left like natural next outer overlaps passing path range ref right rows similar tablesample value verbose " +
-    "version zone"
+  "authorization between binary by collation concurrently content cross document escape first freeze full groups " +
+    "ilike inner is join key left like natural next outer overlaps passing path range ref right rows similar tablesample " +
+    "value verbose version zone"
 )
 
 /** Keywords that are operands, or end one. */
@@ -68,15 +68,14 @@ export const isOperand = (token: Token): boolean => {
   }
 }
 
-/** Is shown one token after the other. */
+/** Is shown one token after the other, of a text with one command. */
 export class WriteDetector {
   private found = false
-  private ended = false
   private frames: Array<Frame> = []
   private frame: Frame = { empty: true, ctes: false, distinctOn: false }
   private last: Token = nothing
   private secondLast: Token = nothing
-  /** The name being read, `a.b.c` as one: its parts so far, the last two of them, and the two tokens before it. */
+  /** The name being read, `a.b.c` as one: how many parts, the last but one of them, and the two tokens before it. */
   private parts = 0
   private qualifier: Token = nothing
   private before: Token = nothing
@@ -89,12 +88,7 @@ export class WriteDetector {
 
   see(token: Token): void {
     if (this.found) return // nothing takes that back
-    if (token.kind === ";") {
-      this.ended = true
-      if (this.frames.length > 0) this.found = true
-      return
-    }
-    if (this.ended || token.kind === "unclear") this.found = true
+    if (token.kind === "unclear" || (token.kind === ";" && this.frames.length > 0)) this.found = true
     if (isName(token)) this.name(token)
     let seen = token
     if (token.kind === "(") this.open()

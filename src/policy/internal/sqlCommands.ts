@@ -5,7 +5,7 @@
  * the body of a function in SQL's own form.
  */
 import type { Command } from "../ReadOnly.js"
-import { isOperand } from "./sqlCalls.js"
+import { isOperand, mainCommands } from "./sqlCalls.js"
 import { isOneOf, isWord, nothing, type Token, words } from "./sqlLexer.js"
 
 /** First word to command; what is not listed is `other`. */
@@ -24,9 +24,6 @@ const commands = new Map<string, Command>([
 function same(command: Command): readonly [string, Command] {
   return [command, command]
 }
-
-/** The commands that a list of CTEs can be for. */
-const mainCommands = words("select values table insert update delete merge")
 
 /** Words of a WITH clause before a name, which may be spelled like a command. */
 const beforeNames = words("with recursive by cycle set using")
@@ -63,14 +60,13 @@ const isRoutine = (head: ReadonlyArray<string>): boolean =>
 export class CommandReader {
   transactionControl = false
   private statements = 0
-  private first: Command = "empty"
+  private latest: Command = "empty"
   private notAtomic = false
 
   private depth = 0
   private last: Token = nothing
-  /** The first words of the statement, up to four, not counting parentheses in front; closed by anything else. */
+  /** The first words of the statement, four at most. */
   private head: Array<string> = []
-  private headOpen = true
   private started = false
   private concurrently = false
   private command: Command = "other"
@@ -81,7 +77,7 @@ export class CommandReader {
 
   /** The only command; `multiple` if there are several and `empty` if there is none. */
   get only(): Command {
-    return this.statements > 1 ? "multiple" : this.first
+    return this.statements > 1 ? "multiple" : this.latest
   }
 
   /** Whether an error leaves open what of the text was applied. */
@@ -99,7 +95,6 @@ export class CommandReader {
     switch (token.kind) {
       case "(":
         this.depth++
-        if (this.head.length > 0) this.headOpen = false
         // WITH … AS (…) ((SELECT …)): the command is inside
         if (this.withDepth === this.depth - 1 && (this.last.kind === ")" || this.last.kind === "(")) {
           this.withDepth = this.depth
@@ -107,13 +102,10 @@ export class CommandReader {
         break
       case ")":
         this.depth = Math.max(0, this.depth - 1)
-        this.headOpen = false
         break
       case "word":
         this.word(token)
         break
-      default:
-        this.headOpen = false
     }
     this.last = token
   }
@@ -122,7 +114,8 @@ export class CommandReader {
   finish(): void {
     if (this.started) {
       const [one = "", two = ""] = this.head
-      if (this.statements++ === 0) this.first = this.command
+      this.statements++
+      this.latest = this.command
       if (transactionControl.has(one) || (one === "prepare" && two === "transaction")) this.transactionControl = true
       if (notAtomic.has(one) || notAtomicPairs.has(`${one} ${two}`) || (this.concurrently && concurrent.has(one))) {
         this.notAtomic = true
@@ -131,7 +124,6 @@ export class CommandReader {
     this.depth = 0
     this.last = nothing
     this.head = []
-    this.headOpen = true
     this.started = false
     this.concurrently = false
     this.command = "other"
@@ -140,14 +132,14 @@ export class CommandReader {
   }
 
   private word(token: Token): void {
-    if (this.head.length === 0 && this.headOpen) {
+    if (this.head.length === 0) {
       if (token.text === "with") this.withDepth = this.depth
       else this.command = commands.get(token.text) ?? "other"
     } else if (this.withDepth === this.depth && mainCommands.has(token.text) && !this.isNamed()) {
       this.command = commands.get(token.text) ?? "other"
       this.withDepth = -1
     }
-    if (this.headOpen && this.head.push(token.text) === 4) this.headOpen = false
+    if (this.head.length < 4) this.head.push(token.text)
     if (token.text === "concurrently") this.concurrently = true
     if (this.blocks > 0 || token.text === "atomic") this.block(token.text)
   }
