@@ -93,7 +93,7 @@ describe("a program with an EmbeddedPostgres", () => {
             const { child, exit, output } = yield* start(directory, [way.how])
             const { pid } = yield* serverOf(output)
             const family = Processes.family(pid).map(({ pid }) => pid)
-            if ("signal" in way) child.kill(way.signal)
+            if ("signal" in way) process.kill(-child.pid!, way.signal)
             assert.strictEqual(yield* exit, way.code, `${way.how} ${output()}`)
             yield* nothingRemains(directory, [pid, ...family])
           })

@@ -43,6 +43,12 @@ const roundTrip = ({ client, server }: { readonly client: Tcp.Peer; readonly ser
     server.socket.write(mark)
     yield* arrived(client)
   })
+/** A word in one direction only. */
+const word = (from: Tcp.Peer, to: Tcp.Peer) =>
+  Effect.zipRight(
+    Effect.sync(() => from.socket.write("hello")),
+    received(to, "hello")
+  )
 const open = (proxy: typeof FaultProxy.FaultProxy.Service, count: number) =>
   eventually(
     Effect.map(proxy.stats, ({ open }) => open),
@@ -171,6 +177,22 @@ describe("FaultProxy", () => {
     })
   )
 
+  it.scopedLive("black-holes what it has already read and what is due later", () =>
+    Effect.gen(function* () {
+      const { client, connect, proxy, server } = yield* path
+      const other = yield* connect
+      yield* proxy.latency({ delay: 300, direction: "toServer" })
+      client.socket.end()
+      // The proxy has been idle since, so it has read this.
+      yield* word(other.server, other.client)
+      yield* proxy.blackHole({ existing: true })
+      yield* roundTrip(yield* connect) // takes as long as the latency, and starts later
+      assert.deepStrictEqual([server.received().length, server.events], [0, []])
+      yield* proxy.heal
+      yield* saw(server, "end")
+    })
+  )
+
   it.scopedLive("black-holes new connections only, which reach the server once it is lifted", () =>
     Effect.gen(function* () {
       const { proxy, upstream, ...old } = yield* path
@@ -257,7 +279,7 @@ describe("FaultProxy", () => {
     Effect.gen(function* () {
       const { connect, proxy, ...first } = yield* path
       const up = yield* proxy.dropAfterBytes({ bytes: 7, direction: "toServer" })
-      yield* roundTripOfServer(first.server, first.client)
+      yield* word(first.server, first.client)
       first.client.socket.write("1234")
       first.client.socket.write("567890")
       yield* saw(first.client, "ECONNRESET")
@@ -315,10 +337,3 @@ describe("FaultProxy", () => {
     )
   )
 })
-
-/** A word from the server to the client only. */
-const roundTripOfServer = (server: Tcp.Peer, client: Tcp.Peer) =>
-  Effect.zipRight(
-    Effect.sync(() => server.socket.write("hello")),
-    received(client, "hello")
-  )

@@ -93,7 +93,7 @@ export const delays = ({ delay, jitter, seed }: Latency, key: string): Effect.Ef
   return Effect.map(random.next, (spread) => Math.max(0, delay + jitter * (2 * spread - 1)))
 }
 
-/** Reads until the source ends, in order: nothing becomes due before what came earlier. */
+/** Reads until the source ends. What is due earlier than something before it in the queue waits for that. */
 const readInto = (
   connection: Proxied,
   direction: Rules.Direction,
@@ -105,7 +105,6 @@ const readInto = (
     const read = Sockets.reader(source)
     let latency: Latency | undefined
     let delay: Effect.Effect<number> = Effect.succeed(0)
-    let due = 0
     for (;;) {
       yield* connection.flow.await
       const bytes = yield* Effect.option(read)
@@ -113,7 +112,7 @@ const readInto = (
         latency = settings.latency[direction]
         delay = latency ? delays(latency, `${connection.id} ${direction}`) : Effect.succeed(0)
       }
-      if (latency) due = Math.max(due, (yield* Clock.currentTimeMillis) + (yield* delay))
+      const due = latency ? (yield* Clock.currentTimeMillis) + (yield* delay) : 0
       if (bytes._tag === "None") return yield* Queue.offer(queue, Rst({ due }))
       if (bytes.value === undefined) return yield* Queue.offer(queue, Fin({ due }))
       yield* Queue.offer(queue, Bytes({ due, bytes: bytes.value }))
