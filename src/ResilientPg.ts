@@ -39,6 +39,7 @@ import * as cancel from "./client/internal/cancel.js"
 import * as connector from "./client/internal/connect.js"
 import { query } from "./client/internal/session.js"
 import type { Stages } from "./client/internal/stages.js"
+import * as transaction from "./client/internal/transaction.js"
 import * as Listen from "./client/Listen.js"
 import * as Pool from "./client/Pool.js"
 import * as Transaction from "./client/Transaction.js"
@@ -46,6 +47,7 @@ import * as ResilienceConfig from "./config/ResilienceConfig.js"
 import { classify } from "./error/classify.js"
 import * as PgError from "./error/PgError.js"
 import * as CircuitBreaker from "./policy/CircuitBreaker.js"
+import * as operation from "./policy/internal/operation.js"
 import * as Operation from "./policy/Operation.js"
 import * as RetryBudget from "./policy/RetryBudget.js"
 import * as RetryPolicy from "./policy/RetryPolicy.js"
@@ -170,7 +172,7 @@ export const make = (
 
     // --- the background: on the live clock, in nobody's operation, ended with the scope
     const liveClock = Clock.make()
-    const live = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.withClock(Operation.none(effect), liveClock)
+    const live = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.withClock(operation.none(effect), liveClock)
     const runFork = yield* FiberSet.makeRuntime<never>()
     const fork = (effect: Effect.Effect<void>) => void runFork(live(effect))
 
@@ -225,7 +227,7 @@ export const make = (
         fork,
         alarm: (clock, millis, due) => {
           const fiber = runFork(
-            Effect.withClock(Operation.none(Effect.zipRight(Effect.sleep(millis), Effect.sync(due))), clock)
+            Effect.withClock(operation.none(Effect.zipRight(Effect.sleep(millis), Effect.sync(due))), clock)
           )
           return () => fiber.unsafeInterruptAsFork(FiberId.none)
         },
@@ -281,7 +283,7 @@ export const make = (
       serverTimeouts: config.serverTimeouts,
       setLocal
     }
-    const pooled = new Pooled(stages, Transaction.makeStream(stages))
+    const pooled = new Pooled(stages, transaction.makeStream(stages))
     const acquirer = Effect.withFiberRuntime<Pooled | Held>((fiber) =>
       Effect.succeed(currentLevel(stages, fiber.currentContext) ?? pooled)
     )
@@ -296,8 +298,8 @@ export const make = (
       [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,
       safe: undefined as any,
       config: clientConfig(options, config),
-      withTransaction: Transaction.makeWithTransaction(stages, attributes),
-      reserve: Transaction.makeReserve(stages),
+      withTransaction: transaction.makeWithTransaction(stages, attributes),
+      reserve: transaction.makeReserve(stages),
       withoutTransforms(): any {
         if (transformRows === undefined) return client
         const plain = Statement.make(acquirer, compiler.withoutTransform, attributes, undefined)
@@ -325,7 +327,7 @@ export const make = (
       Context.add(ResilientPg, { pool: Effect.sync(thePool.snapshot), ready, listen: listener.listen }),
       Context.add(CircuitBreaker.CircuitBreaker, breaker),
       Context.add(RetryBudget.RetryBudget, budget),
-      Context.add(Transaction.Transactor, Transaction.makeTransactor(stages, attributes)),
+      Context.add(Transaction.Transactor, transaction.makeTransactor(stages, attributes)),
       Context.add(
         Operation.Timeouts,
         config.timeouts === false ? forever : (config.timeouts ?? Operation.defaultLimits)

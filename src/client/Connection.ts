@@ -18,7 +18,7 @@ import type * as Tracer from "effect/Tracer"
 import type { QueryArrayResult } from "pg"
 import { classify } from "../error/classify.js"
 import * as PgError from "../error/PgError.js"
-import * as Operation from "../policy/Operation.js"
+import * as operation from "../policy/internal/operation.js"
 import * as ReadOnly from "../policy/ReadOnly.js"
 import { send, type Work } from "./internal/attempt.js"
 import { type Attempt, conclude, guard, note, type Permit } from "./internal/guard.js"
@@ -34,10 +34,10 @@ export const statementSpan = globalValue("effect-pg-resilience/Connection/statem
   FiberRef.unsafeMake<Tracer.Span | undefined>(undefined)
 )
 
-/** @internal What the stages need to know of the fiber. */
+/** What the stages need to know of the fiber. */
 export const callerOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>, span?: Tracer.Span): Caller => ({
   clock: Context.get(fiber.currentDefaultServices, Clock.Clock),
-  operation: Operation.current(fiber),
+  operation: operation.current(fiber),
   span: span ?? fiber.getFiberRef(statementSpan)
 })
 
@@ -87,13 +87,13 @@ const serialized = (params: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray
     catch: (cause) => classify(cause, { phase: "Execute", outcome: "NotApplied" })
   })
 
-const workOf = (sql: string, operation: Operation.State | undefined, pooled: boolean) => {
+const workOf = (sql: string, inside: operation.State | undefined, pooled: boolean) => {
   const inspection = ReadOnly.inspect(sql)
   const work: Work = {
     pooled,
     phase: "Execute",
     command: inspection.command,
-    readOnly: operation?.readOnly ?? inspection.readOnly,
+    readOnly: inside?.readOnly ?? inspection.readOnly,
     opaque: inspection.opaque,
     isCommit: inspection.command === "commit"
   }
@@ -151,13 +151,13 @@ const statement =
     })
   }
 
-/** @internal Where the verdicts on a connection go: to the breaker, by the permit it was taken with. */
+/** Where the verdicts on a connection go: to the breaker, by the permit it was taken with. */
 export type Verdicts = Pick<Permit, "settle" | "neutral" | "report">
 
-/** @internal For what the breaker has no part in. */
+/** For what the breaker has no part in. */
 export const noVerdicts: Verdicts = { settle: () => {}, neutral: () => {}, report: () => {} }
 
-/** @internal Wait for a connection, use it, give it back. */
+/** Wait for a connection, use it, give it back. */
 export const leased = <A>(
   stages: Stages,
   caller: Caller,
@@ -173,7 +173,7 @@ export const leased = <A>(
     )
   )
 
-/** @internal `pool.acquire`, whose failure is an attempt's verdict. */
+/** `pool.acquire`, whose failure is an attempt's verdict. */
 export const acquired = (
   stages: Stages,
   caller: Caller,
@@ -182,7 +182,7 @@ export const acquired = (
 ): Effect.Effect<Lease, PgError.PgError> =>
   Effect.tapError(stages.pool.acquire(restore, caller.clock), (error) => Effect.sync(() => permit.settle(error, 0)))
 
-/** @internal What the breaker and the pool learn of one statement. */
+/** What the breaker and the pool learn of one statement. */
 export const hooks = (stages: Stages, permit: Verdicts, release: () => void) => ({
   answered: (error: PgError.PgError | undefined, elapsedMs: number) => {
     permit.settle(error, elapsedMs)
@@ -242,7 +242,7 @@ export class Held extends Base {
     )
   }
 
-  /** @internal One statement in its turn. */
+  /** One statement in its turn. */
   run(sql: string, request: () => Request): Effect.Effect<Reply, SqlError> {
     return Effect.withFiberRuntime((fiber) => {
       const caller = callerOf(fiber)
@@ -257,7 +257,7 @@ export class Held extends Base {
     })
   }
 
-  /** @internal To the wire as soon as no nested transaction is open. */
+  /** To the wire as soon as no nested transaction is open. */
   submit(caller: Caller, request: () => Request, work: Work): Effect.Effect<Reply, PgError.PgError> {
     return Effect.async((resume) => {
       if (this.ended) return resume(Effect.fail(this.outlived(caller)))
@@ -288,7 +288,7 @@ export class Held extends Base {
     })
   }
 
-  /** @internal The place of a nested transaction, taken at once when free: at most one is open per level. */
+  /** The place of a nested transaction, taken at once when free: at most one is open per level. */
   enter(caller: Caller, child: Held, restore: Restore): Effect.Effect<void, PgError.PgError> {
     return Effect.suspend(() => {
       if (this.ended) return Effect.fail(this.outlived(caller))
@@ -299,7 +299,7 @@ export class Held extends Base {
     })
   }
 
-  /** @internal This level is over, and with it those still open inside. Returns the savepoint of the nearest of those. */
+  /** This level is over, and with it those still open inside. Returns the savepoint of the nearest of those. */
   end(): string | undefined {
     this.ended = true
     const open = this.child
@@ -391,7 +391,7 @@ const nothingSent = (caller: Caller) =>
 const spanName = (span: Tracer.AnySpan | undefined): string =>
   span === undefined ? "no span" : span._tag === "Span" ? `span "${span.name}" ${span.spanId}` : `span ${span.spanId}`
 
-/** @internal The innermost level of this client's transactions in a context, if it is in one. */
+/** The innermost level of this client's transactions in a context, if it is in one. */
 export const currentLevel = (stages: Stages, context: Context.Context<never>): Held | undefined => {
   let at: Connection | undefined = Option.getOrUndefined(
     Context.getOption(context, SqlClient.TransactionConnection)

@@ -113,9 +113,8 @@ export const classify = (cause: unknown, facts: Facts = {}): PgError => {
 /** SQLSTATEs and classes after which the session is gone, whatever word the server's language has for FATAL. */
 const lastStates = new Set(["57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53300", "28"])
 
-const endsSession = (sqlState: string | undefined, severity: string | undefined): boolean => {
+const endsSession = (sqlState: string, severity: string | undefined): boolean => {
   if (severity === "FATAL" || severity === "PANIC") return true
-  if (sqlState === undefined) return false
   const sqlClass = sqlState.slice(0, 2)
   return lastStates.has(sqlState) || lastStates.has(sqlClass) || (sqlClass === "08" && severity !== "ERROR")
 }
@@ -132,7 +131,7 @@ export const isFatal = (cause: unknown): boolean => {
     return found.sqlState === undefined ? found._tag === "ConnectionError" : endsSession(found.sqlState, found.severity)
   }
   const { observed, rule } = found
-  if (observed.answered) return endsSession(observed.sqlState, observed.fields.severity)
+  if (observed.sqlState !== undefined) return endsSession(observed.sqlState, observed.fields.severity)
   return rule.tag === "ConnectionError" || rule.tag === "AuthenticationError" || rule.tag === "QueryTimeoutError"
 }
 
@@ -143,9 +142,11 @@ export const isFatal = (cause: unknown): boolean => {
  */
 export const isFinalAnswer = (cause: unknown): boolean => {
   const found = recognise(cause)
-  if (found === undefined || isPgError(found) || !found.observed.answered || found.rule.outcomeUnknown) return false
-  const { fields, sqlState } = found.observed
-  return fields.severity === "ERROR" || found.rule.settles === true || !endsSession(sqlState, fields.severity)
+  if (found === undefined || isPgError(found)) return false
+  const { observed, rule } = found
+  const { severity } = observed.fields
+  if (observed.sqlState === undefined || rule.outcomeUnknown) return false
+  return severity === "ERROR" || rule.settles === true || !endsSession(observed.sqlState, severity)
 }
 
 const matches = (rules: ReadonlyArray<string>) => (cause: unknown) => {

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import { classify } from "../../error/classify.js"
 import { outcomeOf } from "../../error/outcome.js"
 import type * as PgError from "../../error/PgError.js"
-import * as Operation from "../../policy/Operation.js"
+import * as operation from "../../policy/internal/operation.js"
 import type { Reply, Request, Session, Slot } from "./session.js"
 import type { Caller, Stages } from "./stages.js"
 
@@ -94,7 +94,7 @@ export const send = (
     slot.onSettled = hooks.settled
     const inFlight = session.abandon(slot)
     if (inFlight && !work.readOnly && (work.isCommit || !slot.inTransaction)) {
-      Operation.markUnsettled(caller.operation)
+      operation.markUnsettled(caller.operation)
       stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
     }
     hooks.abandoned(inFlight)

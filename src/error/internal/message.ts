@@ -42,8 +42,8 @@ const prefix = (phase: Phase): string => (phase === "Execute" || phase === "Acqu
 /** The message for an error that a row of the table describes. `exposed` shows the server's own words always. */
 export const messageOf = (recognised: Recognised, phase: Phase, exposed: boolean): string => {
   const { observed, rule } = recognised
-  const { answered, code, message } = observed
-  const verbatim = message !== "" && (exposed || (answered && showable(recognised)))
+  const { code, message, sqlState } = observed
+  const verbatim = message !== "" && (exposed || (sqlState !== undefined && showable(recognised)))
   const said = exposed ? message : message.replace(literal, " at or near a literal")
   const head = verbatim ? said : `${rule.note}${objectOf(observed)}`
   const kind = code ?? (rule.match === "" ? kindOf(observed) : undefined)

@@ -19,9 +19,8 @@ export const fieldNames = [
 /** What one error says of itself. Texts are as they came, except `fields` and `target`, which are on one line. */
 export interface Observed {
   readonly error: unknown
-  /** Whether a server, or a pooler in its place, sent it. */
-  readonly answered: boolean
   readonly message: string
+  /** Only of what a server, or a pooler in its place, has sent. */
   readonly sqlState: string | undefined
   /** `sqlState`, or a code that the system or Node gave. */
   readonly code: string | undefined
@@ -51,39 +50,38 @@ const targetOf = (error: unknown): string | undefined => {
   return host && oneLine(typeof port === "number" ? `${host}:${port}` : host, maxName)
 }
 
+/** `ERROR` in any language; an arbitrary text under `severity` may be data. */
+const severityPattern = /^[\p{L} ]{1,32}$/u
+
+/** Codes of Node's form; an arbitrary text under `code` may be data. */
+const nodeCode = /^E[A-Z_0-9]{2,40}$/
+
 /** What an error says of itself. A SQLSTATE without a severity counts when its class is a known one. */
 export const observe = (error: unknown): Observed => {
-  const code = text(error, "code")
-  const severity = text(error, "severity")
+  const code = text(error, "code") ?? ""
+  const isSystemCode = SqlState.bySystemCode(code) !== undefined
   const isState =
-    code !== undefined &&
     SqlState.isSqlState(code) &&
-    (severity !== undefined || (!SqlState.bySystemCode(code) && SqlState.bySqlState(code) !== SqlState.unlisted))
-  const answered = severity !== undefined || isState
-  const fields = Object.fromEntries(
-    fieldNames.flatMap((name) => {
-      const value = answered ? text(error, name) : undefined
-      return value === undefined ? [] : [[name, oneLine(value, maxName)]]
-    })
-  )
+    (severityPattern.test(text(error, "severity") ?? "") ||
+      (!isSystemCode && SqlState.bySqlState(code) !== SqlState.unlisted))
+  const fields = fieldNames.flatMap((name) => {
+    const value = isState ? text(error, name) : undefined
+    return value === undefined ? [] : [[name, oneLine(value, maxName)]]
+  })
   return {
     error,
-    answered,
     message: typeof error === "string" ? error : (text(error, "message") ?? ""),
     sqlState: isState ? code : undefined,
-    code: isState || (!answered && code !== undefined && isSystemCode(code)) ? code : undefined,
-    fields,
-    target: answered ? undefined : targetOf(error)
+    code: isState || isSystemCode || nodeCode.test(code) ? code : undefined,
+    fields: Object.fromEntries(fields),
+    target: isSystemCode && !isState ? targetOf(error) : undefined
   }
 }
 
-/** Codes in the table, and others of Node's form: an arbitrary text under `code` may be data. */
-const isSystemCode = (code: string) => SqlState.bySystemCode(code) !== undefined || /^E[A-Z_0-9]{2,40}$/.test(code)
-
-const ruleOf = ({ answered, code, fields, message, sqlState }: Observed): SqlState.Rule | undefined => {
-  if (!answered) return (code && SqlState.bySystemCode(code)) || SqlState.byDriverMessage(message)
+const ruleOf = ({ code, fields, message, sqlState }: Observed): SqlState.Rule | undefined => {
+  if (sqlState === undefined) return SqlState.bySystemCode(code ?? "") ?? SqlState.byDriverMessage(message)
   const pooler = fields.routine === undefined ? SqlState.byPoolerMessage(message) : undefined
-  return pooler ?? (sqlState === undefined ? SqlState.unlisted : SqlState.bySqlState(sqlState, fields.routine))
+  return pooler ?? SqlState.bySqlState(sqlState, fields.routine)
 }
 
 /**
@@ -98,7 +96,7 @@ export const recognise = (value: unknown): PgError | Recognised | undefined => {
     if (isPgError(error)) return error
     const observed = observe(error)
     const rule = isInstance(error, SqlError) ? undefined : ruleOf(observed)
-    if (rule && observed.answered) return { rule, observed }
+    if (rule && observed.sqlState !== undefined) return { rule, observed }
     const parts = list(error, "errors", maxVisits).flatMap((part) => visit(part) ?? [])
     const part = parts.find((found) => (isPgError(found) ? found.transient : found.rule.transient)) ?? parts[0]
     return part ?? (rule ? { rule, observed } : visit(property(error, "cause")))

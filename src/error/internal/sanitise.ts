@@ -35,8 +35,8 @@ const names = new Set([
 ])
 
 /** The kind of a value that was thrown. */
-export const kindOf = ({ answered, error }: Observed): string => {
-  if (answered) return "DatabaseError"
+export const kindOf = ({ error, sqlState }: Observed): string => {
+  if (sqlState !== undefined) return "DatabaseError"
   if (typeof error !== "object" || error === null) return typeof error
   const name = property(error, "name")
   return typeof name === "string" && names.has(name) ? name : "Error"

@@ -1,0 +1,422 @@
+/**
+ * Transactions as a layer runs them: levels on a connection, BEGIN to COMMIT, and what is known when either gets lost.
+ */
+import * as SqlClient from "@effect/sql/SqlClient"
+import { SqlError } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
+import type { QueryArrayResult } from "pg"
+import * as PgError from "../../error/PgError.js"
+import * as operation from "../../policy/internal/operation.js"
+import { acquired, callerOf, currentLevel, Held, hooks } from "../Connection.js"
+import type { Lease } from "../Pool.js"
+import type { Options, Transactor } from "../Transaction.js"
+import { send, type Work } from "./attempt.js"
+import { admitted, conclude, guard, type Permit, repeat } from "./guard.js"
+import { type Reply, Request } from "./session.js"
+import type { Caller, Restore, Stages } from "./stages.js"
+
+/** A typed failure's ROLLBACK is waited for this long, milliseconds of the live clock; then the connection goes. */
+const rollbackLimit = 250
+
+const control = (phase: PgError.Phase, command: string, readOnly = true): Work => ({
+  phase,
+  command,
+  readOnly,
+  pooled: false,
+  opaque: false,
+  isCommit: phase === "Commit"
+})
+
+const beginText = ({ deferrable, isolation, readOnly }: Options, setLocal: string): string =>
+  `BEGIN${isolation === undefined ? "" : ` ISOLATION LEVEL ${isolation.toUpperCase()}`}${readOnly === true ? " READ ONLY" : ""}${
+    deferrable === true ? " DEFERRABLE" : ""
+  }${setLocal}`
+
+/** A transaction on a connection of its own. In an uninterruptible region; what waits inside can be interrupted. */
+const begin = (
+  stages: Stages,
+  caller: Caller,
+  options: Options,
+  held: { readonly span: Tracer.AnySpan | undefined; readonly outer: Held["options"]["outer"] },
+  wait: boolean,
+  restore: Restore,
+  more = ""
+): Effect.Effect<Held, PgError.PgError> => {
+  let opened: Held | undefined
+  const work: Work = { ...control("Begin", "begin"), pooled: true }
+  const attempt = (permit: Permit) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(acquired(stages, caller, permit, restore), (lease) => {
+        lease.span = held.span
+        const sent = Effect.async<Reply, PgError.PgError>((resume) => {
+          const request = new Request(beginText(options, stages.setLocal() + more))
+          const { answered, ...rest } = hooks(stages, permit, lease.release)
+          const keep = {
+            ...rest,
+            answered: (error: PgError.PgError | undefined, ms: number) => permit.settle(error, ms)
+          }
+          return send(stages, caller, lease.session, request, work, keep, resume)
+        })
+        return Effect.onExit(restore(sent), (exit) =>
+          Effect.sync(() => {
+            if (Exit.isFailure(exit)) lease.release()
+            else opened = new Held(stages, lease, permit, { ...held, readOnly: options.readOnly === true })
+          })
+        )
+      })
+    ).pipe(Effect.map(() => opened!))
+  const guarded = wait ? admitted(stages, caller, attempt, true) : guard(stages, caller, attempt, true)
+  // Interrupted at the very moment at which it succeeded: nobody else knows of it.
+  return Effect.onExit(restore(guarded), (exit) =>
+    Exit.isFailure(exit) && opened !== undefined ? Effect.sync(() => abandon(opened!)) : Effect.void
+  )
+}
+
+/** End a level whose caller has gone. The pool cleans the connection with ROLLBACK before anybody gets it. */
+const abandon = (held: Held): void => {
+  held.end()
+  held.lease.release()
+}
+
+const commit = (stages: Stages, caller: Caller, held: Held, restore: Restore): Effect.Effect<void, PgError.PgError> =>
+  Effect.suspend(() => {
+    const unfinished = held.end()
+    const { lease } = held
+    let sent = false
+    const reply = Effect.async<Reply, PgError.PgError>((resume) => {
+      sent = true
+      // What a fiber that was not awaited left half-done in a nested transaction is not committed.
+      if (unfinished !== undefined) lease.session.submit(new Request(`ROLLBACK TO SAVEPOINT ${unfinished}`), () => {})
+      const after = hooks(stages, held.permit, lease.release)
+      return send(
+        stages,
+        caller,
+        lease.session,
+        new Request("COMMIT"),
+        control("Commit", "commit", held.options.readOnly),
+        {
+          ...after,
+          answered: (error) => {
+            if (error !== undefined) held.permit.report(error)
+            lease.release()
+          }
+        },
+        resume
+      )
+    })
+    return Effect.onExit(restore(reply), () =>
+      Effect.sync(() => {
+        if (!sent) lease.release()
+      })
+    )
+  }).pipe(
+    Effect.flatMap(({ result }) => {
+      if ((result as QueryArrayResult).command === "COMMIT") {
+        stages.recorder.transaction("committed")
+        return Effect.void
+      }
+      stages.recorder.transaction("aborted")
+      return Effect.fail(rolledBack(caller, "Commit", "The transaction was rolled back, and nothing of it is stored"))
+    }),
+    Effect.mapError((error) => {
+      const concluded = conclude(stages, caller, error, false, 1)
+      if (concluded._tag === "OutcomeUnknownError") stages.recorder.transaction("unknown")
+      return concluded
+    })
+  )
+
+const rolledBack = (caller: Caller, phase: PgError.Phase, what: string) =>
+  new PgError.TransactionAbortedError({
+    message: `${what}: a statement in it had failed, and the program went on. Let that failure end the transaction, or give the statement a nested transaction of its own`,
+    phase,
+    outcome: "NotApplied",
+    transient: false,
+    attempts: 1,
+    operation: caller.operation?.name
+  })
+
+/** Undo on the connection, awaited for 250 ms of the live clock; then the connection is destroyed. */
+const undone = ({ lease: { session } }: Held, text: string): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    const timer = setTimeout(() => session.destroy(new Error("ROLLBACK was not answered in time")), rollbackLimit)
+    session.submit(new Request(text), () => {
+      clearTimeout(timer)
+      resume(Effect.void)
+    })
+  })
+
+/** After a failure: awaited. After an interruption: the connection goes back as it is, and the pool cleans it. */
+const rollback = (stages: Stages, held: Held, background: boolean): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    held.end()
+    stages.recorder.transaction("rolledBack")
+    const undo = background || held.lease.session.lost !== undefined ? Effect.void : undone(held, "ROLLBACK")
+    return Effect.zipRight(undo, Effect.sync(held.lease.release))
+  })
+
+let savepoints = 0
+
+const openNested = (
+  stages: Stages,
+  caller: Caller,
+  parent: Held,
+  span: Tracer.AnySpan | undefined,
+  restore: Restore
+): Effect.Effect<Held, PgError.PgError> =>
+  Effect.suspend(() => {
+    // Never the same name twice: two nested transactions may be open on one connection, each in the other's way.
+    const savepoint = `effect_sql_${++savepoints}`
+    const child = new Held(stages, parent.lease, parent.permit, {
+      readOnly: parent.options.readOnly,
+      span,
+      parent,
+      outer: parent,
+      savepoint
+    })
+    const sent = Effect.zipRight(
+      parent.enter(caller, child, restore),
+      restore(child.submit(caller, () => new Request(`SAVEPOINT ${savepoint}`), control("Savepoint", "savepoint")))
+    )
+    return Effect.onExit(sent, (exit) =>
+      Effect.sync(() => {
+        if (Exit.isFailure(exit)) child.end()
+      })
+    ).pipe(Effect.as(child))
+  })
+
+/** Statements of a level that ends: past its own turn, as nothing else of it comes any more. */
+const closing = (stages: Stages, caller: Caller, held: Held, text: string) =>
+  Effect.async<Reply, PgError.PgError>((resume) =>
+    send(
+      stages,
+      caller,
+      held.lease.session,
+      new Request(text),
+      control("Savepoint", "savepoint"),
+      {
+        answered: () => {},
+        abandoned: () => {},
+        settled: hooks(stages, held.permit, () => {}).settled
+      },
+      resume
+    )
+  )
+
+const undo = (savepoint: string) => `ROLLBACK TO SAVEPOINT ${savepoint}; RELEASE SAVEPOINT ${savepoint}`
+
+const closeNested = (
+  stages: Stages,
+  caller: Caller,
+  child: Held,
+  exit: Exit.Exit<unknown, unknown>,
+  restore: Restore
+): Effect.Effect<void, PgError.PgError> =>
+  Effect.suspend(() => {
+    const savepoint = child.options.savepoint!
+    const { session } = child.lease
+    if (Exit.isFailure(exit)) {
+      if (Cause.isInterrupted(exit.cause) && session.lost === undefined) {
+        // Not waited for, and yet before anything that the level around it may send next.
+        session.submit(new Request(undo(savepoint)), () => {})
+        child.end()
+        return Effect.void
+      }
+      const clean = session.lost === undefined ? undone(child, undo(savepoint)) : Effect.void
+      return Effect.zipRight(
+        clean,
+        Effect.sync(() => child.end())
+      )
+    }
+    const unfinished = child.end()
+    const text = `${unfinished === undefined ? "" : `ROLLBACK TO SAVEPOINT ${unfinished}; `}RELEASE SAVEPOINT ${savepoint}`
+    return Effect.catchAll(restore(closing(stages, caller, child, text)), (error) =>
+      Effect.zipRight(
+        session.lost === undefined ? undone(child, undo(savepoint)) : Effect.void,
+        Effect.fail(
+          error._tag === "TransactionAbortedError"
+            ? rolledBack(caller, "Savepoint", "The nested transaction was rolled back")
+            : error
+        )
+      )
+    )
+  }).pipe(Effect.asVoid)
+
+/** The effect in a transaction of this client, or in a nested one. Failures of our own are `PgError`. */
+const within = <A, E, R>(
+  stages: Stages,
+  effect: Effect.Effect<A, E, R>,
+  options: Options,
+  attributes: ReadonlyArray<readonly [string, unknown]>,
+  repeated: boolean
+): Effect.Effect<A, E | PgError.PgError, R> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
+      Effect.withFiberRuntime<A, E | PgError.PgError, R>((fiber) => {
+        for (const [key, value] of attributes) span.attribute(key, value)
+        const context = fiber.currentContext
+        const caller = callerOf(fiber, span)
+        const parent = currentLevel(stages, context)
+        const around = Option.getOrUndefined(Context.getOption(context, SqlClient.TransactionConnection))
+        const open =
+          parent === undefined
+            ? begin(stages, caller, options, { span, outer: around?.[0] }, repeated, restore)
+            : openNested(stages, caller, parent, span, restore)
+        return Effect.flatMap(open, (held) => {
+          const inside = Context.add(context, SqlClient.TransactionConnection, [
+            held,
+            parent === undefined ? 0 : (around?.[1] ?? 0) + 1
+          ]).pipe(Context.add(Tracer.ParentSpan, span))
+          return Effect.exit(restore(Effect.locally(effect, FiberRef.currentContext, inside))).pipe(
+            Effect.flatMap((exit): Effect.Effect<A, E | PgError.PgError> => {
+              const event = (name: string) =>
+                span.event(`db.transaction.${name}`, caller.clock.unsafeCurrentTimeNanos())
+              if (parent !== undefined) {
+                event(Exit.isSuccess(exit) ? "savepoint" : "rollback")
+                return Effect.zipRight(closeNested(stages, caller, held, exit, restore), exit)
+              }
+              event(Exit.isSuccess(exit) ? "commit" : "rollback")
+              return Exit.isSuccess(exit)
+                ? Effect.zipRight(commit(stages, caller, held, restore), exit)
+                : Effect.zipRight(rollback(stages, held, Cause.isInterrupted(exit.cause)), exit)
+            })
+          )
+        })
+      })
+    )
+  )
+
+/** What of a failure in a transaction is ours to judge. */
+const view = (error: unknown): PgError.PgError | undefined => {
+  if (PgError.isPgError(error)) return error
+  const cause = error instanceof SqlError ? error.cause : undefined
+  return PgError.isPgError(cause) ? cause : undefined
+}
+
+/** `sql.withTransaction`: the meaning programs know, its failures as `SqlError`. */
+export const makeWithTransaction =
+  (stages: Stages, attributes: ReadonlyArray<readonly [string, unknown]>): SqlClient.SqlClient["withTransaction"] =>
+  (effect) =>
+    Effect.mapError(within(stages, effect, {}, attributes, false), (error) =>
+      PgError.isPgError(error) ? PgError.toSqlError(error) : error
+    ) as Effect.Effect<any, any, any>
+
+/** Behind `Transaction.run`. */
+export const makeTransactor = (
+  stages: Stages,
+  attributes: ReadonlyArray<readonly [string, unknown]>
+): Transactor["Type"] => {
+  const transaction = <A, E, R>(effect: Effect.Effect<A, E, R>, options: Options) =>
+    Effect.withFiberRuntime<A, E | PgError.PgError, R>((fiber) => {
+      const caller = callerOf(fiber)
+      const nested = currentLevel(stages, fiber.currentContext) !== undefined
+      if (nested && (options.isolation !== undefined || options.deferrable === true)) {
+        return Effect.fail(nestedOptions(caller))
+      }
+      const once = within(stages, effect, options, attributes, false)
+      if (options.retry !== true || nested) return once
+      return Effect.catchAll(once, (first) =>
+        repeat(stages, caller, within(stages, effect, options, attributes, true), first, {
+          view,
+          repeatable: false,
+          conclude: (error, attempts) =>
+            PgError.isPgError(error) ? (PgError.withContext(error, { attempts }) as typeof error) : error
+        })
+      )
+    })
+  return {
+    run: (effect, options) =>
+      PgError.refine(
+        operation.bounded(
+          transaction(effect, options),
+          options.name,
+          { timeout: options.timeout },
+          (limits) => limits.transaction
+        )
+      )
+  }
+}
+
+const nestedOptions = (caller: Caller) =>
+  new PgError.InvalidOptionsError({
+    message: "isolation and deferrable can be set for the outermost transaction only: set them there",
+    phase: "Savepoint",
+    outcome: "NotApplied",
+    transient: false,
+    attempts: 0,
+    operation: caller.operation?.name,
+    faults: [{ field: "isolation", value: "in a nested transaction", expected: "at the outermost transaction" }]
+  })
+
+/** One connection until the scope closes, outside of all deadlines, lifetimes and evictions. */
+export const makeReserve = (stages: Stages): SqlClient.SqlClient["reserve"] =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.withFiberRuntime((fiber) => {
+      const caller = callerOf(fiber)
+      const span = Option.getOrUndefined(Context.getOption(fiber.currentContext, Tracer.ParentSpan))
+      let lent: { readonly lease: Lease; readonly permit: Permit } | undefined
+      const attempt = (permit: Permit) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.map(acquired(stages, caller, permit, restore), (lease) => {
+            lease.span = span
+            lent = { lease, permit }
+            return lent
+          })
+        )
+      const taken = Effect.onExit(restore(guard(stages, caller, attempt, true)), (exit) =>
+        Effect.sync(() => {
+          if (Exit.isFailure(exit)) lent?.lease.release()
+        })
+      )
+      return Effect.flatMap(taken, ({ lease, permit }) => {
+        const held = new Held(stages, lease, permit, { readOnly: false, span })
+        return Effect.as(
+          Effect.addFinalizer(() => Effect.sync(() => abandon(held))),
+          held
+        )
+      }).pipe(Effect.mapError(PgError.toSqlError))
+    })
+  )
+
+/**
+ * Streams outside a transaction: a transaction of their own, so that each fetch is a message of its own. The
+ * server's statement limit then holds per fetch, and a slow reader is not cut off as idle in transaction.
+ */
+export const makeStream =
+  (stages: Stages) =>
+  (
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
+  ): Stream.Stream<any, SqlError> =>
+    Stream.unwrapScoped(
+      Effect.uninterruptibleMask((restore) =>
+        Effect.withFiberRuntime<Stream.Stream<any, SqlError>, SqlError, Scope.Scope>((fiber) => {
+          const caller = callerOf(fiber)
+          const span = caller.span
+          const more = "; SET LOCAL idle_in_transaction_session_timeout = 0"
+          return Effect.flatMap(begin(stages, caller, {}, { span, outer: undefined }, false, restore, more), (held) => {
+            const finish = Effect.uninterruptibleMask((restore) =>
+              Effect.mapError(commit(stages, caller, held, restore), PgError.toSqlError)
+            )
+            const finalizer = (exit: Exit.Exit<unknown, unknown>) =>
+              held.ended
+                ? Effect.void
+                : Exit.isSuccess(exit)
+                  ? Effect.ignore(finish)
+                  : rollback(stages, held, Cause.isInterrupted(exit.cause))
+            return Effect.as(
+              Effect.addFinalizer(finalizer),
+              Stream.concat(held.executeStream(sql, params, transformRows), Stream.execute(finish))
+            )
+          }).pipe(Effect.mapError((error) => (PgError.isPgError(error) ? PgError.toSqlError(error) : error)))
+        })
+      )
+    )

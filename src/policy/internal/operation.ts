@@ -1,0 +1,125 @@
+/** What a fiber knows about the operation it works for, and the deadline that ends it. */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FiberRef from "effect/FiberRef"
+import { globalValue } from "effect/GlobalValue"
+import * as PgError from "../../error/PgError.js"
+import type { Options } from "../Operation.js"
+
+/** The limits that the layer gives to operations, in milliseconds; `Infinity` for none. */
+export interface Limits {
+  readonly query: number
+  readonly complex: number
+  readonly batchBase: number
+  readonly batchPerRow: number
+  readonly transaction: number
+}
+
+/** 5 s for a query, 30 s for a complex one, 5 s and 10 ms per row for a batch, 30 s for a transaction. */
+export const defaultLimits: Limits = {
+  query: 5_000,
+  complex: 30_000,
+  batchBase: 5_000,
+  batchPerRow: 10,
+  transaction: 30_000
+}
+
+/** Provided by the layer; its `timeouts` option. */
+export class Timeouts extends Context.Reference<Timeouts>()("effect-pg-resilience/Operation/Timeouts", {
+  defaultValue: () => defaultLimits
+}) {}
+
+/** What a fiber knows about the operation it works for. */
+export interface State {
+  readonly name: string | undefined
+  /** Milliseconds of the fiber's `Clock`, `Infinity` for none: the earliest of this and all operations around. */
+  readonly deadline: number
+  readonly idempotent: boolean
+  readonly readOnly: boolean | undefined
+  readonly whenOpen: "fail" | "wait"
+  readonly parent: State | undefined
+  /** It bounds and names nothing any more: a fiber that outlives it must not inherit an expired deadline. */
+  ended: boolean
+  /** A write of it was on its way when the operation was interrupted. */
+  unsettled: boolean
+}
+
+const stateRef = globalValue("effect-pg-resilience/Operation/state", () =>
+  FiberRef.unsafeMake<State | undefined>(undefined)
+)
+
+/** The operation that a fiber works for now. */
+export const current = (fiber: { readonly getFiberRef: <A>(ref: FiberRef.FiberRef<A>) => A }): State | undefined => {
+  const state = fiber.getFiberRef(stateRef)
+  return state === undefined || state.ended ? undefined : state
+}
+
+/** For our own fibers, which belong to nobody's operation. */
+export const none = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.locally(self, stateRef, undefined)
+
+/** A write was cut off while in flight: no operation around it may call its outcome known. */
+export const markUnsettled = (state: State | undefined): void => {
+  for (let at = state; at !== undefined; at = at.parent) at.unsettled = true
+}
+
+/** The error of a deadline that passed. */
+const expired = (state: State, limit: number): PgError.PgError => {
+  const what = state.name === undefined ? "The transaction" : `Operation "${state.name}"`
+  const failure = {
+    phase: "Execute",
+    transient: true,
+    attempts: 1,
+    operation: state.name
+  } as const
+  const timeout = new PgError.QueryTimeoutError({
+    ...failure,
+    message: `${what} did not end within ${Duration.format(Duration.millis(limit))}`,
+    outcome: state.unsettled ? "Unknown" : "NotApplied"
+  })
+  if (!state.unsettled) return timeout
+  return new PgError.OutcomeUnknownError({
+    ...failure,
+    message: `${timeout.message}, and a write was on its way: it may or may not have been applied. Look before repeating it`,
+    outcome: "Unknown",
+    transient: false,
+    reason: timeout,
+    cause: timeout
+  })
+}
+
+/** `named`, with a default limit of one's own. */
+export const bounded = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  name: string | undefined,
+  options: Options,
+  limitFrom: (limits: Limits) => number
+): Effect.Effect<A, E | PgError.PgError, R> =>
+  Effect.withFiberRuntime<A, E | PgError.PgError, R>((fiber) => {
+    const now = Context.get(fiber.currentDefaultServices, Clock.Clock).unsafeCurrentTimeMillis()
+    const parent = current(fiber)
+    const limit =
+      options.timeout === undefined
+        ? limitFrom(Context.get(fiber.currentContext as Context.Context<never>, Timeouts))
+        : Duration.toMillis(options.timeout)
+    const outer = parent?.deadline ?? Number.POSITIVE_INFINITY
+    const state: State = {
+      name: name ?? parent?.name,
+      deadline: Math.min(now + limit, outer),
+      idempotent: options.idempotent ?? false,
+      readOnly: options.readOnly,
+      whenOpen: options.whenOpen ?? "fail",
+      parent,
+      ended: false,
+      unsettled: false
+    }
+    const body = Effect.locally(self, stateRef, state)
+    const timed: Effect.Effect<A, E | PgError.PgError, R> =
+      now + limit < outer ? Effect.timeoutFail(body, { duration: limit, onTimeout: () => expired(state, limit) }) : body
+    return Effect.onExit(timed, () => {
+      state.ended = true
+      return Effect.void
+    })
+  })
