@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as SqlState from "../../src/error/SqlState.js"
 import type { Tag } from "../../src/error/tags.js"
+import { errorTable } from "../support/errorTable.js"
 
 type Decision = readonly [tag: Tag, transient: boolean]
 
@@ -160,6 +161,8 @@ const pooler: Record<string, Decision | undefined> = {
 }
 
 describe("SqlState", () => {
+  const everyRule = [...SqlState.table, ...SqlState.systemCodes, ...SqlState.driverMessages, ...SqlState.poolerMessages]
+
   it.each(Object.entries(sqlStates))("decides %s as %s", (key, decision) => {
     const [sqlState = "", routine] = key.split("+")
     assert.deepStrictEqual(decided(SqlState.bySqlState(sqlState, routine)), decision)
@@ -199,14 +202,22 @@ describe("SqlState", () => {
   })
 
   it("says in every note what happened, in a few plain words on one line", () => {
-    for (const rule of [
-      ...SqlState.table,
-      ...SqlState.systemCodes,
-      ...SqlState.driverMessages,
-      ...SqlState.poolerMessages
-    ]) {
+    for (const rule of everyRule) {
       assert.match(rule.note, /^[a-zA-Z][^\n]{5,80}$/, rule.match)
       assert.notMatch(rule.note, /\.$/, rule.match)
     }
+  })
+
+  it("prints as Markdown with one line for each row, four cells each", () => {
+    const lines = errorTable()
+      .split("\n")
+      .filter((line) => line !== "")
+    assert.strictEqual(lines.length, 4 * 2 + everyRule.length)
+    for (const line of lines) assert.strictEqual(line.match(/(?<!\\)\|/g)?.length, 5, line)
+    assert.include(lines, "| `40P01` | `DeadlockError` | yes | the transaction was in a deadlock with another one |")
+    assert.include(
+      lines,
+      "| `08007` | `OutcomeUnknownError` (reason `ConnectionError`) | no | the server lost track of a transaction |"
+    )
   })
 })

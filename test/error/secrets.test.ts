@@ -49,7 +49,7 @@ describe("the data in a server's answer", () => {
     (code) => hidden(leaking({ code, position: undefined!, where: undefined! }))
   )
 
-  it.effect.each(["42601", "40P01x", "55000", "0A000"].filter((code) => code.length === 5))(
+  it.effect.each(["42601", "55000", "0A000"])(
     "is in no rendering of %s with a context, because then a value is being read or a function runs",
     (code) => hidden(leaking({ code, position: "6" }))
   )
@@ -75,6 +75,13 @@ describe("the data in a server's answer", () => {
   })
 })
 
+/** An error whose stack still begins with the message it had first. */
+const rewritten = (first: string, message: string) => {
+  const error = new Error(first)
+  assert.include(error.stack, first)
+  return Object.assign(error, { message })
+}
+
 describe("the data in any other error", () => {
   it.effect("is in no rendering, whichever property it hides in", () =>
     Effect.forEach(
@@ -83,6 +90,7 @@ describe("the data in any other error", () => {
         Object.assign(new Error(value), { code: value, input: value, name: value, cause: new Error(value) }),
         Object.assign(new TypeError("Invalid URL"), { code: "ERR_INVALID_URL", input: `postgres://u:${secret}@host` }),
         new AggregateError([new Error(value), value], value),
+        rewritten(`${secret}\n    at ${secret} (file.js:1:1)`, ""),
         new Error(`SASL: SCRAM-SERVER-FIRST-MESSAGE: ${secret}`),
         systemError("ECONNRESET", value, { password: secret }),
         { message: value, code: secret, [secret]: secret, stack: `Error\n    at ${secret} (file.js:1:1)` },
@@ -101,14 +109,26 @@ describe("the data in any other error", () => {
         fc.asyncProperty(
           fc.dictionary(
             fc.oneof(
-              fc.constantFrom("message", "code", "name", "stack", "detail", "cause", "errors", "address"),
+              fc.constantFrom(
+                "message",
+                "code",
+                "name",
+                "stack",
+                "detail",
+                "cause",
+                "errors",
+                "address",
+                "hostname",
+                "severity",
+                "table"
+              ),
               fc.string()
             ),
             fc.oneof(fc.constant(value), fc.constant([value]), fc.constant({ message: value, code: value }))
           ),
           fc.boolean(),
           (fields, isError) => {
-            const cause = Object.assign(isError ? new Error(value) : {}, fields, { address: undefined })
+            const cause = Object.assign(isError ? new Error(value) : {}, fields)
             return Effect.runPromise(assertHidden(classify(cause)))
           }
         ),

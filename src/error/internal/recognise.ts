@@ -51,7 +51,7 @@ const targetOf = (error: unknown): string | undefined => {
 }
 
 /** `ERROR` in any language; an arbitrary text under `severity` may be data. */
-const severityPattern = /^[\p{L} ]{1,32}$/u
+const severityOf = (error: unknown): string | undefined => text(error, "severity")?.match(/^[\p{L} ]{1,32}$/u)?.[0]
 
 /** Codes of Node's form; an arbitrary text under `code` may be data. */
 const nodeCode = /^E[A-Z_0-9]{2,40}$/
@@ -62,11 +62,10 @@ export const observe = (error: unknown): Observed => {
   const isSystemCode = SqlState.bySystemCode(code) !== undefined
   const isState =
     SqlState.isSqlState(code) &&
-    (severityPattern.test(text(error, "severity") ?? "") ||
-      (!isSystemCode && SqlState.bySqlState(code) !== SqlState.unlisted))
+    (severityOf(error) !== undefined || (!isSystemCode && SqlState.bySqlState(code) !== SqlState.unlisted))
   const fields = fieldNames.flatMap((name) => {
-    const value = isState ? text(error, name) : undefined
-    return value === undefined ? [] : [[name, oneLine(value, maxName)]]
+    const value = name === "severity" ? severityOf(error) : text(error, name)
+    return !isState || value === undefined ? [] : [[name, oneLine(value, maxName)]]
   })
   return {
     error,
