@@ -480,7 +480,9 @@ export const make = (options: Options, env: Environment): Pool => {
       if (closing) return shut
       const lease = unsafeTake()
       if (lease !== undefined) return Effect.succeed(lease)
-      if (waiters.size >= options.maxWaiting) return timedOut(full("The queue for a connection is full"))
+      // Those for whom there is a place in the pool wait for its server, not for somebody else.
+      const places = Math.max(0, options.max - (entries.size - idle.length - checking))
+      if (waiters.size >= options.maxWaiting + places) return timedOut(full("The queue for a connection is full"))
       const waiter: Waiter = {
         since: performance.now(),
         clock,

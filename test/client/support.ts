@@ -1,0 +1,72 @@
+/** Clients of the layer under test, told apart on the server by their `application_name`. */
+import { PgClient } from "@effect/sql-pg"
+import { type Cause, Context, Effect, ExecutionStrategy, Exit, Layer, Scope } from "effect"
+import { type PgError, ResilientPg } from "effect-pg-resilience"
+import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
+import * as TestPg from "../support/TestPg.js"
+
+/** A session as the server sees it. */
+export interface Session {
+  readonly pid: number
+  readonly state: string
+  readonly query: string
+}
+
+let count = 0
+
+/** A client of the file's server, or of wherever `url` leads, closed with the scope, or before by `close`. */
+export const clientOf = (options: ResilientPg.Options = {}) =>
+  Effect.gen(function* () {
+    const server = yield* EmbeddedPostgres.EmbeddedPostgres
+    const applicationName = `client_${++count}`
+    const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
+    const context = yield* Layer.buildWithScope(
+      ResilientPg.layer({ url: server.url, applicationName, ...options }),
+      scope
+    )
+    const sql = Context.get(context, PgClient.PgClient)
+    const { listen, pool, ready } = Context.get(context, ResilientPg.ResilientPg)
+    /** Past any pool and proxy: the sessions of this client on the server. */
+    const sessions = TestPg.control<Session>(
+      "SELECT pid, state, query FROM pg_stat_activity WHERE application_name = $1 ORDER BY backend_start, pid",
+      [applicationName]
+    )
+    return {
+      applicationName,
+      context,
+      sql,
+      pool,
+      ready,
+      listen,
+      sessions,
+      /** The server process behind the next connection of the pool. */
+      pid: Effect.map(sql<{ pid: number }>`SELECT pg_backend_pid() AS pid`, ([row]) => row!.pid),
+      close: Scope.close(scope, Exit.void)
+    }
+  })
+
+/** A proxy before the file's server, whole again after each test, and the URL that leads through it. */
+export const proxied = Effect.gen(function* () {
+  const server = yield* EmbeddedPostgres.EmbeddedPostgres
+  const proxy = yield* FaultProxy.make({ upstream: server.config })
+  return { proxy, url: proxy.url(server.url) }
+})
+
+/** The `PgError` that an effect of the client fails with. */
+export const failure = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<PgError.PgError, A, R> =>
+  Effect.map(Effect.flip(self), (error) => {
+    const cause: unknown = (error as { readonly cause?: unknown }).cause
+    return (cause ?? error) as PgError.PgError
+  })
+
+/** Whether a fiber's exit is what it says, with the cause in the message if not. */
+export const causeOf = (exit: Exit.Exit<unknown, unknown>): Cause.Cause<unknown> | undefined =>
+  Exit.isFailure(exit) ? exit.cause : undefined
+
+/** A connection kept from the pool until `release`, or the end of the scope. */
+export const hold = (sql: PgClient.PgClient) =>
+  Effect.gen(function* () {
+    const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
+    const connection = yield* Scope.extend(sql.reserve, scope)
+    return { connection, release: Scope.close(scope, Exit.void) }
+  })
