@@ -95,6 +95,7 @@ const workOf = (sql: string, inside: operation.State | undefined, pooled: boolea
     command: inspection.command,
     readOnly: inside?.readOnly ?? inspection.readOnly,
     opaque: inspection.opaque,
+    transactionControl: inspection.transactionControl,
     isCommit: inspection.command === "commit"
   }
   return work

@@ -4,7 +4,7 @@
  * The caller that is interrupted goes on at once; what it leaves on the wire is settled in the background.
  */
 import * as Effect from "effect/Effect"
-import { classify } from "../../error/classify.js"
+import { classify, isFinalAnswer } from "../../error/classify.js"
 import { outcomeOf } from "../../error/outcome.js"
 import type * as PgError from "../../error/PgError.js"
 import * as operation from "../../policy/internal/operation.js"
@@ -21,6 +21,8 @@ export interface Work {
   readonly pooled: boolean
   /** An ERROR answer does not prove that nothing was applied. */
   readonly opaque: boolean
+  /** It may begin or end a transaction. */
+  readonly transactionControl: boolean
   readonly isCommit: boolean
 }
 
@@ -40,12 +42,14 @@ export const failureOf = (
     phase: reply.written || !work.pooled ? work.phase : "Acquire",
     outcome: outcomeOf({
       written: reply.written,
-      answered: reply.answered,
+      answered: reply.answered || isFinalAnswer(reply.error),
       inTransaction: reply.inTransaction && !work.isCommit,
       isCommit: work.isCommit,
       readOnly: work.readOnly,
-      opaque: work.opaque
+      // In a transaction the server refuses what is not atomic; what could have ended the transaction stays unclear.
+      opaque: work.opaque && (!reply.inTransaction || work.transactionControl)
     }),
+    readOnly: work.readOnly,
     operation: operation?.name,
     attempts: 1,
     elapsed: elapsedMs,

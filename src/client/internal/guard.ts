@@ -216,18 +216,7 @@ export const conclude = (
   const operation = caller.operation?.name
   const last = PgError.withContext(error, { attempts, operation })
   if (last.outcome === "NotApplied" || repeatable || last._tag === "OutcomeUnknownError") return last
-  const unknown = new PgError.OutcomeUnknownError({
-    message: `The work may or may not have been applied, and was not repeated. Look before repeating it. ${last.message}`,
-    phase: last.phase,
-    outcome: "Unknown",
-    transient: false,
-    attempts,
-    operation,
-    sqlState: last.sqlState,
-    code: last.code,
-    reason: last,
-    cause: last
-  })
+  const unknown = PgError.outcomeUnknown(last)
   stages.recorder.outcomeUnknown(unknown)
   return unknown
 }

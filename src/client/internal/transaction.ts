@@ -32,6 +32,7 @@ const control = (phase: PgError.Phase, command: string, readOnly = true): Work =
   readOnly,
   pooled: false,
   opaque: false,
+  transactionControl: true,
   isCommit: phase === "Commit"
 })
 

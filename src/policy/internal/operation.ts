@@ -67,27 +67,16 @@ export const markUnsettled = (state: State | undefined): void => {
 
 /** The error of a deadline that passed. */
 const expired = (state: State, limit: number): PgError.PgError => {
-  const what = state.name === undefined ? "The transaction" : `Operation "${state.name}"`
-  const failure = {
+  const what = state.name === undefined ? "the transaction" : `operation "${state.name}"`
+  const timeout = new PgError.QueryTimeoutError({
+    message: `${what} did not end within ${Duration.format(Duration.millis(limit))}`,
     phase: "Execute",
+    outcome: state.unsettled ? "Unknown" : "NotApplied",
     transient: true,
     attempts: 1,
     operation: state.name
-  } as const
-  const timeout = new PgError.QueryTimeoutError({
-    ...failure,
-    message: `${what} did not end within ${Duration.format(Duration.millis(limit))}`,
-    outcome: state.unsettled ? "Unknown" : "NotApplied"
   })
-  if (!state.unsettled) return timeout
-  return new PgError.OutcomeUnknownError({
-    ...failure,
-    message: `${timeout.message}, and a write was on its way: it may or may not have been applied. Look before repeating it`,
-    outcome: "Unknown",
-    transient: false,
-    reason: timeout,
-    cause: timeout
-  })
+  return state.unsettled ? PgError.outcomeUnknown(timeout) : timeout
 }
 
 /** `named`, with a default limit of one's own. */
