@@ -77,8 +77,14 @@ export const make = (
         const before = yield* logged
         yield* Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
-            const program = binaries.postgres
-            const postmaster = yield* Postmaster.start({ program, dataDir, port, account, log: logFile })
+            const postmaster = yield* Postmaster.start({
+              program: binaries.postgres,
+              dataDir,
+              port,
+              account,
+              log: logFile,
+              onExit: () => watchdog.guard([]) // its pid may soon be somebody else's
+            })
             yield* enter(Running({ postmaster }))
             const up = answers(port).pipe(
               Effect.retry(Schedule.spaced("20 millis")),

@@ -39,6 +39,8 @@ export const start = (options: {
   readonly port: number
   readonly account: Account | undefined
   readonly log: string
+  /** Called when the process has ended, however it did. */
+  readonly onExit: () => void
 }): Effect.Effect<Postmaster, StuckError> =>
   Effect.gen(function* () {
     const exited = yield* Deferred.make<void>()
@@ -52,7 +54,10 @@ export const start = (options: {
         stdio: ["ignore", log, log]
       })
       Fs.closeSync(log)
-      child.once("exit", () => Deferred.unsafeDone(exited, Effect.void))
+      child.once("exit", () => {
+        options.onExit()
+        Deferred.unsafeDone(exited, Effect.void)
+      })
       child.on("error", () => {}) // told by the missing pid
       child.unref()
       return child

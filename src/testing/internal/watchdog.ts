@@ -10,10 +10,10 @@ import * as Effect from "effect/Effect"
 
 /**
  * Each line names processes, the one to end first; the last line counts, an empty one stands for none. SIGCONT comes
- * first because a stopped process does not act on others. A zombie is as good as gone: not every container has an init that
- * clears it away. SIGQUIT is PostgreSQL's immediate shutdown, and ends initdb. A server that was
- * killed leaves its lock file, whose line 7 ends with the id of a System V segment that nobody else would free. The
- * directory is removed repeatedly because what is ending may still write to it.
+ * first because a stopped process does not act on others; SIGQUIT is PostgreSQL's immediate shutdown, and ends initdb. A
+ * zombie is as good as gone: not every container has an init that clears it away. A server that was killed leaves its
+ * lock file, whose line 7 ends with the id of a System V segment that nobody else would free. The directory is removed
+ * repeatedly because what is ending may still write to it.
  */
 const script = `
 alive() {
