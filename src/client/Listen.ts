@@ -13,7 +13,7 @@ import * as Stream from "effect/Stream"
 import * as Pg from "pg"
 import { classify } from "../error/classify.js"
 import * as PgError from "../error/PgError.js"
-import { query, Request, type Session } from "./internal/session.js"
+import { query, Request, type Session, terminated } from "./internal/session.js"
 
 /** What a channel tells. */
 export type Event = Data.TaggedEnum<{
@@ -84,7 +84,7 @@ export const make = (options: {
           Effect.zipRight(Effect.mapError(query(current, ""), typed)),
           Effect.timeoutFail({
             duration: silence,
-            onTimeout: () => typed(new Error("Connection terminated: no answer"))
+            onTimeout: () => typed(terminated("no answer"))
           }),
           Effect.forever
         )

@@ -21,7 +21,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
 import * as PgError from "../error/PgError.js"
-import { Request, type Session, type Slot } from "./internal/session.js"
+import { Request, type Session, type Slot, terminated } from "./internal/session.js"
 import type { Restore } from "./internal/stages.js"
 
 /** The figures of a moment. Counts are connections, but for `waiting` (fibers) and `generation`. */
@@ -251,18 +251,18 @@ export const make = (options: Options, env: Environment): Pool => {
     enter(entry, "quarantined")
     const timer = setTimeout(() => {
       distrust()
-      evict(entry, reason, new Error("No answer within a second"))
+      evict(entry, reason, terminated("no answer to a check within a second"))
     }, checkLimit)
     entry.session.submit(new Request(sql), ({ answered, error }) => {
       clearTimeout(timer)
       done()
       if (error !== undefined && answered && entry.session.status !== "I") evict(entry, reason, error)
-      else entry.session.whenIdle(() => judge(entry))
+      else entry.session.whenIdle(() => judge(entry, true))
     })
   }
 
-  /** Nobody holds it and nothing is in flight: idle again, cleaned first, or out. */
-  const judge = (entry: Entry) => {
+  /** Nobody holds it and nothing is in flight: idle again, cleaned first, or out. `asked`: it has just answered us. */
+  const judge = (entry: Entry, asked = false) => {
     if (!entries.has(entry) || entry.lease !== undefined || entry.state === "idle") return
     const { session } = entry
     if (session.lost !== undefined) return evict(entry, "lost", session.lost)
@@ -272,6 +272,8 @@ export const make = (options: Options, env: Environment): Pool => {
     const now = clock.unsafeCurrentTimeMillis()
     if (entry.expiresAt <= now) return evict(entry, "lifetime")
     if (entry.uses >= options.maxUses) return evict(entry, "uses")
+    // Not by way of the idle stack, where it would be asked again for ever when `checkAfterIdle` is 0.
+    if (asked && waiters.size > 0 && session.answeredAt > suspectedAt) return serve(entry)
     entry.idleSince = now
     enter(entry, "idle")
     idle.push(entry)
@@ -336,7 +338,7 @@ export const make = (options: Options, env: Environment): Pool => {
         Effect.sync(() => {
           connecting--
           if (Exit.isSuccess(exit)) {
-            if (closed) return exit.value.destroy(new Error("The pool is closed"))
+            if (closed) return exit.value.destroy(terminated("the pool is closed"))
             listener.connected((performance.now() - since) / 1000)
             ramp = Math.min(options.max, ramp * 2)
             back()
@@ -573,7 +575,7 @@ export const make = (options: Options, env: Environment): Pool => {
           const cut = (entry: Entry) =>
             Effect.ensuring(
               entry.session.onWire ? env.cancel(entry.session) : Effect.void,
-              Effect.sync(() => evict(entry, "closing", new Error("The pool closed while this was in flight")))
+              Effect.sync(() => evict(entry, "closing", terminated("the pool closed while this was in flight")))
             )
           return Effect.forEach([...entries], cut, { concurrency: "unbounded", discard: true })
         })
@@ -581,7 +583,7 @@ export const make = (options: Options, env: Environment): Pool => {
       Effect.zipRight(Effect.timeoutOption(drained, goodbye)),
       Effect.zipRight(
         Effect.sync(() => {
-          for (const session of leaving) session.destroy(new Error("The pool is closed"))
+          for (const session of leaving) session.destroy(terminated("the pool is closed"))
         })
       ),
       Effect.zipRight(Effect.timeoutOption(drained, goodbye)),

@@ -16,7 +16,7 @@ import { isIP } from "node:net"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Pg from "pg"
-import { Request, type Session, type Slot } from "./session.js"
+import { Request, type Session, type Slot, terminated } from "./session.js"
 
 /** How the settling ended. `Silent`: the server did not answer, so it may be gone. */
 export type Settled = "Ended" | "Cancelled" | "Silent"
@@ -93,6 +93,6 @@ export const settle = (
       if (sent === undefined && session.lost === undefined) return "Ended"
       if (sent && (yield* answered(session, limit)) && (yield* barrier(session))) return "Cancelled"
     }
-    session.destroy(new Error("The server did not answer a cancelled statement in time"))
+    session.destroy(terminated("no answer to a cancelled statement in time"))
     return "Silent"
   })

@@ -12,9 +12,9 @@ import type * as Pg from "pg"
 import type { Decoded } from "../../config/ResilienceConfig.js"
 import { classify, isUnsupportedStartupParameter } from "../../error/classify.js"
 import * as PgError from "../../error/PgError.js"
-import { open, query, type Session } from "./session.js"
+import { open, query, type Session, terminated } from "./session.js"
 
-const abandoned = new Error("The set-up of the connection failed, or was given up")
+const abandoned = terminated("its set-up failed, or was given up")
 
 export interface Connector {
   readonly connect: Effect.Effect<Session, PgError.PgError>
@@ -111,7 +111,8 @@ export const make = (
     : withSettings
 
   return {
-    connect: Effect.mapError(rotated, typed),
+    // A defect of the program's own set-up is a failure to connect like any other: somebody waits for this connection.
+    connect: Effect.mapError(Effect.catchAllDefect(rotated, Effect.fail), typed),
     setLocal: () => (refused ? inBegin : "")
   }
 }

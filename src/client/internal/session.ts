@@ -149,6 +149,9 @@ export interface Slot {
   readonly cancellable: boolean
 }
 
+/** Why we ended a session ourselves. The beginning is what `classify` knows a closed connection by. */
+export const terminated = (why: string): Error => new Error(`Connection terminated: ${why}`)
+
 const noResult = { command: "", rowCount: null, oid: 0, fields: [], rows: [] } satisfies Pg.QueryArrayResult
 
 const notify = (listeners: Array<() => void>): Array<() => void> => {
@@ -365,7 +368,7 @@ export const open = (config: Pg.ClientConfig): Effect.Effect<Session, unknown> =
       }
     })
     session.attach()
-    return Effect.sync(() => session.destroy(new Error("Connecting was given up")))
+    return Effect.sync(() => session.destroy(terminated("connecting was given up")))
   })
 
 /** One statement of our own on a session that is ours alone. Fails with what the server or the socket said. */

@@ -20,7 +20,7 @@ import type { Lease } from "../Pool.js"
 import type { Options, Transactor } from "../Transaction.js"
 import { send, type Work } from "./attempt.js"
 import { admitted, conclude, guard, type Permit, repeat } from "./guard.js"
-import { type Reply, Request } from "./session.js"
+import { type Reply, Request, terminated } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 
 /** A typed failure's ROLLBACK is waited for this long, milliseconds of the live clock; then the connection goes. */
@@ -147,7 +147,7 @@ const rolledBack = (caller: Caller, phase: PgError.Phase, what: string) =>
 /** Undo on the connection, awaited for 250 ms of the live clock; then the connection is destroyed. */
 const undone = ({ lease: { session } }: Held, text: string): Effect.Effect<void> =>
   Effect.async((resume) => {
-    const timer = setTimeout(() => session.destroy(new Error("ROLLBACK was not answered in time")), rollbackLimit)
+    const timer = setTimeout(() => session.destroy(terminated("ROLLBACK was not answered in time")), rollbackLimit)
     session.submit(new Request(text), () => {
       clearTimeout(timer)
       resume(Effect.void)
