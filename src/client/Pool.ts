@@ -265,7 +265,11 @@ export const make = (options: Options, env: Environment): Pool => {
   const judge = (entry: Entry, asked = false) => {
     if (!entries.has(entry) || entry.lease !== undefined || entry.state === "idle") return
     const { session } = entry
-    if (session.lost !== undefined) return evict(entry, "lost", session.lost)
+    if (session.lost !== undefined) {
+      // Lost in use, it comes back to us before `onLost` is told.
+      distrust()
+      return evict(entry, "lost", session.lost)
+    }
     if (session.status !== "I") return ask(entry, "ROLLBACK", "dirty")
     if (closing && waiters.size === 0) return evict(entry, "closing")
     if (entry.openedAt <= readOnlyAt) return evict(entry, "read-only")
