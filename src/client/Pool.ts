@@ -344,7 +344,8 @@ export const make = (options: Options, env: Environment): Pool => {
           if (Exit.isSuccess(exit)) {
             if (closed) return exit.value.destroy(terminated("the pool is closed"))
             listener.connected((performance.now() - since) / 1000)
-            ramp = Math.min(options.max, ramp * 2)
+            // One more for each that came: when all of a round have come, the next one is twice as large.
+            ramp = Math.min(options.max, ramp + 1)
             back()
             admit(exit.value)
           } else failed(exit.cause)
@@ -406,7 +407,7 @@ export const make = (options: Options, env: Environment): Pool => {
       Effect.zipRight(
         Effect.sleep(delay),
         Effect.sync(() => {
-          if (closing) return
+          if (closing || away !== current) return
           open(() => {
             current.probing = false
           })
@@ -533,10 +534,13 @@ export const make = (options: Options, env: Environment): Pool => {
     if (entries.size === 0 && leaving.size === 0) quiet?.()
   }
 
-  const drained = Effect.async<void>((resume) => {
-    quiet = () => resume(Effect.void)
-    finishClosing()
-  })
+  /** Interruptible although closing is not: else the limit on it could not end it. */
+  const drained = Effect.interruptible(
+    Effect.async<void>((resume) => {
+      quiet = () => resume(Effect.void)
+      finishClosing()
+    })
+  )
 
   /** Once a second: idle connections beyond `min`, and old ones, leave; long-held ones are reported; `min` is kept. */
   const tend = () => {

@@ -1,6 +1,6 @@
 /** Clients of the layer under test, told apart on the server by their `application_name`. */
 import { PgClient } from "@effect/sql-pg"
-import { type Cause, Context, Effect, ExecutionStrategy, Exit, Layer, Scope } from "effect"
+import { Context, Effect, ExecutionStrategy, Exit, Layer, Logger, LogLevel, Scope } from "effect"
 import { type PgError, ResilientPg } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
@@ -14,7 +14,7 @@ export interface Session {
 
 let count = 0
 
-/** A client of the file's server, or of wherever `url` leads, closed with the scope, or before by `close`. */
+/** A client of the file's server, or of wherever `url` leads, closed with the scope, or before by `close`. Says nothing. */
 export const clientOf = (options: ResilientPg.Options = {}) =>
   Effect.gen(function* () {
     const server = yield* EmbeddedPostgres.EmbeddedPostgres
@@ -23,7 +23,7 @@ export const clientOf = (options: ResilientPg.Options = {}) =>
     const context = yield* Layer.buildWithScope(
       ResilientPg.layer({ url: server.url, applicationName, ...options }),
       scope
-    )
+    ).pipe(Logger.withMinimumLogLevel(LogLevel.None))
     const sql = Context.get(context, PgClient.PgClient)
     const { listen, pool, ready } = Context.get(context, ResilientPg.ResilientPg)
     /** Past any pool and proxy: the sessions of this client on the server. */
@@ -58,10 +58,6 @@ export const failure = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<Pg
     const cause: unknown = (error as { readonly cause?: unknown }).cause
     return (cause ?? error) as PgError.PgError
   })
-
-/** Whether a fiber's exit is what it says, with the cause in the message if not. */
-export const causeOf = (exit: Exit.Exit<unknown, unknown>): Cause.Cause<unknown> | undefined =>
-  Exit.isFailure(exit) ? exit.cause : undefined
 
 /** A connection kept from the pool until `release`, or the end of the scope. */
 export const hold = (sql: PgClient.PgClient) =>

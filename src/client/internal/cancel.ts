@@ -75,7 +75,10 @@ export const request = (session: Session, stream: Pg.ClientConfig["stream"]): Ef
     if (host.startsWith("/")) connection.connect(`${host}/.s.PGSQL.${port}`)
     else connection.connect(remotePort ?? port, remoteAddress ?? host)
     return Effect.sync(() => connection.stream.destroy())
-  }).pipe(Effect.timeoutTo({ duration: limit, onSuccess: (sent) => sent, onTimeout: () => false }))
+  }).pipe(
+    Effect.interruptible, // the limit must end it within a finalizer, too
+    Effect.timeoutTo({ duration: limit, onSuccess: (sent) => sent, onTimeout: () => false })
+  )
 
 /** Ends when the session may be used again (`Ended`, `Cancelled`) or has been destroyed (`Silent`). */
 export const settle = (
