@@ -21,7 +21,7 @@ import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
@@ -66,7 +66,7 @@ export class ResilientPg extends Context.Tag("effect-pg-resilience/ResilientPg")
     readonly pool: Effect.Effect<Pool.Snapshot>
     /** Ends when a query can be answered; fails at once on what no waiting mends, and with the last failure after `within`. */
     readonly ready: (options?: {
-      readonly within?: Duration.DurationInput | undefined
+      readonly within?: Duration.DurationInput | "infinity" | undefined
     }) => Effect.Effect<void, PgError.PgError>
     /** LISTEN that reconnects, and says where it may have missed something. */
     readonly listen: (channel: string) => Stream.Stream<Listen.Event, SqlError>
@@ -88,7 +88,7 @@ export const pool: Effect.Effect<Pool.Snapshot, never, ResilientPg> = Effect.fla
 
 /** See `ResilientPg`. `within`: 0 or more, `"infinity"`; default 30 seconds. */
 export const ready = (options?: {
-  readonly within?: Duration.DurationInput | undefined
+  readonly within?: Duration.DurationInput | "infinity" | undefined
 }): Effect.Effect<void, PgError.PgError, ResilientPg> => Effect.flatMap(ResilientPg, (_) => _.ready(options))
 
 /** See `ResilientPg`. */
@@ -146,11 +146,11 @@ const makeReady =
       }
     })
     return Effect.timeoutFail(Effect.asVoid(answered), {
-      duration: within,
+      duration: operation.toMillis(within),
       onTimeout: () =>
         last ??
         new PgError.PoolTimeoutError({
-          message: `No query could be answered within ${Duration.format(within)}: no connection came free`,
+          message: `No query could be answered within ${within}: no connection came free`,
           phase: "Acquire",
           outcome: "NotApplied",
           transient: true,

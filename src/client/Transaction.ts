@@ -23,7 +23,7 @@ export interface Options {
   /** With `serializable` and `readOnly`: wait for a snapshot that can not fail. Default false. */
   readonly deferrable?: boolean | undefined
   /** Deadline for everything: waiting, all repetitions, COMMIT. Default: the layer's `timeouts.transaction`, 30 s. */
-  readonly timeout?: Duration.DurationInput | undefined
+  readonly timeout?: Duration.DurationInput | "infinity" | undefined
   /**
    * Repeat the whole body when the transaction certainly was not applied and the layer's retry policy says that another
    * try may succeed: serialization failure, deadlock, a connection lost before COMMIT was sent. Default false. The body

@@ -89,7 +89,7 @@ export interface Options {
    * from the upper half. Probes that have not settled for so long do not keep others from being sent. Default 30 seconds.
    */
   readonly resetTimeout?: Duration.DurationInput | undefined
-  /** `resetTimeout` or more. Default 5 minutes, or `resetTimeout` where that is longer. */
+  /** `resetTimeout` or more, 24 days at most. Default 5 minutes, or `resetTimeout` where that is longer. */
   readonly maxResetTimeout?: Duration.DurationInput | undefined
   /** Probes at once while half-open: 1 or more. Default 3. */
   readonly probes?: number | undefined
@@ -126,8 +126,8 @@ const options = validate.struct(
     slowCallRate: rate,
     slowCallDuration: validate.defaulted(validate.duration(), defaults.slowCallDuration),
     minimumCalls: validate.defaulted(validate.integer({ min: 1 }), defaults.minimumCalls),
-    resetTimeout: validate.defaulted(validate.duration(), defaults.resetTimeout),
-    maxResetTimeout: validate.optional(validate.duration()),
+    resetTimeout: validate.defaulted(validate.duration({ max: validate.maxMillis }), defaults.resetTimeout),
+    maxResetTimeout: validate.optional(validate.duration({ max: validate.maxMillis })),
     probes: validate.defaulted(validate.integer({ min: 1 }), defaults.probes),
     successesToClose: validate.defaulted(validate.integer({ min: 1 }), defaults.successesToClose),
     onChange: validate.optional(validate.func<(change: Change) => void>())
@@ -156,7 +156,7 @@ const configOf = (options: Decoded): internal.Config => ({
 })
 
 /** As `Effect.uninterruptibleMask` hands it out. */
-export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+export type Restore = admission.Restore
 
 export class CircuitBreaker extends Context.Tag("effect-pg-resilience/CircuitBreaker")<
   CircuitBreaker,

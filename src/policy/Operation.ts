@@ -22,7 +22,7 @@ export interface Options {
    * Deadline for everything inside: waiting, all attempts, all delays. `"infinity"` for none. Default: by `kind`.
    * A nested operation ends with the one around it at the latest.
    */
-  readonly timeout?: Duration.DurationInput | undefined
+  readonly timeout?: Duration.DurationInput | "infinity" | undefined
   /** The statements may be applied twice without harm: an attempt of unknown outcome is repeated. Default false. */
   readonly idempotent?: boolean | undefined
   /** Overrules what the lexer finds out about whether the statements only read. Default: the lexer's answer. */

@@ -50,16 +50,16 @@ export interface Backoff {
   readonly first: Duration.DurationInput
   /** What the longest delay is multiplied with from one retry to the next: 1 or more. Default 2. */
   readonly factor?: number | undefined
-  /** No delay is longer than this: `first` or more. */
+  /** No delay is longer than this: `first` or more, 24 days at most. */
   readonly cap: Duration.DurationInput
 }
 
 const backoffRule = validate.struct(
   {
     retries: validate.integer({ infinity: true }),
-    first: validate.duration(),
+    first: validate.duration({ max: validate.maxMillis }),
     factor: validate.defaulted(validate.number({ min: 1 }), 2),
-    cap: validate.duration()
+    cap: validate.duration({ max: validate.maxMillis })
   },
   {
     relation: ({ cap, first }) =>

@@ -15,6 +15,9 @@ interface Waiter {
   wake: () => void
 }
 
+/** As `Effect.uninterruptibleMask` hands it out. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
 export interface Options {
   readonly config: breaker.Config
   readonly now: number
@@ -103,7 +106,7 @@ export const make = ({ config, jitter, now, onChange }: Options) => {
       )
     })
 
-  const awaitTurn = (restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) =>
+  const awaitTurn = (restore: Restore): Effect.Effect<number> =>
     Effect.clockWith((clock) =>
       Effect.suspend(() => {
         const waiter: Waiter = { permit: undefined, wake: () => {} }

@@ -79,6 +79,10 @@ const expired = (state: State, limit: number): PgError.PgError => {
   return state.unsettled ? PgError.outcomeUnknown(timeout) : timeout
 }
 
+/** A limit in milliseconds, `Infinity` for `"infinity"`. */
+export const toMillis = (limit: Duration.DurationInput | "infinity"): number =>
+  limit === "infinity" ? Number.POSITIVE_INFINITY : Duration.toMillis(limit)
+
 /** `named`, with a default limit of one's own. */
 export const bounded = <A, E, R>(
   self: Effect.Effect<A, E, R>,
@@ -92,7 +96,7 @@ export const bounded = <A, E, R>(
     const limit =
       options.timeout === undefined
         ? limitFrom(Context.get(fiber.currentContext as Context.Context<never>, Timeouts))
-        : Duration.toMillis(options.timeout)
+        : toMillis(options.timeout)
     const outer = parent?.deadline ?? Number.POSITIVE_INFINITY
     const state: State = {
       name: name ?? parent?.name,
@@ -106,7 +110,10 @@ export const bounded = <A, E, R>(
     }
     const body = Effect.locally(self, stateRef, state)
     const timed: Effect.Effect<A, E | PgError.PgError, R> =
-      now + limit < outer ? Effect.timeoutFail(body, { duration: limit, onTimeout: () => expired(state, limit) }) : body
+      now + limit < outer
+        ? // A deadline holds also where nothing else interrupts, as in a finalizer.
+          Effect.timeoutFail(Effect.interruptible(body), { duration: limit, onTimeout: () => expired(state, limit) })
+        : body
     return Effect.onExit(timed, () => {
       state.ended = true
       return Effect.void
