@@ -477,6 +477,52 @@ describe("CircuitBreaker: waiting for admission", () => {
     })
   )
 
+  it.effect("waits no longer for a late time than for what became possible earlier", () =>
+    Effect.gen(function* () {
+      const breaker = yield* CircuitBreaker.make({ resetTimeout: "1 second", probes: 1 })
+      yield* trip(breaker)
+      for (let i = 0; i < 4; i++) {
+        yield* breaker.recovered
+        yield* Effect.flip(breaker.protect(Effect.fail(lost)))
+      }
+      const { nextProbeAt } = yield* breaker.snapshot
+      assert.isAtLeast(nextProbeAt!, 8_000)
+      const waiting = yield* queueUp(breaker, 2)
+      yield* breaker.recovered
+      yield* TestClock.adjust(999)
+      assert.deepStrictEqual(waiting.admitted, [0])
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(waiting.admitted, [0, 1])
+      yield* Fiber.interruptAll(waiting.fibers)
+    })
+  )
+
+  it.effect("leaves no timer behind, however the waiting ends", () =>
+    Effect.gen(function* () {
+      const clock = yield* Effect.clock
+      let asleep = 0
+      const sleep = (duration: Duration.Duration) =>
+        Effect.acquireUseRelease(
+          Effect.sync(() => asleep++),
+          () => clock.sleep(duration),
+          () => Effect.sync(() => asleep--)
+        )
+      yield* Effect.gen(function* () {
+        const breaker = yield* CircuitBreaker.make()
+        yield* trip(breaker)
+        const interrupted = yield* queueUp(breaker, 3)
+        const waiting = yield* queueUp(breaker, 3)
+        assert.strictEqual(asleep, 6)
+        yield* Fiber.interruptAll(interrupted.fibers)
+        yield* breaker.reset
+        yield* settled
+        assert.deepStrictEqual(waiting.admitted, [0, 1, 2])
+        assert.strictEqual(asleep, 0)
+        yield* Fiber.interruptAll(waiting.fibers)
+      }).pipe(Effect.withClock(Object.assign(Object.create(clock) as typeof clock, { sleep })))
+    })
+  )
+
   it.effect("waits for as long as it is forced open, and goes on at the reset", () =>
     Effect.gen(function* () {
       const breaker = yield* CircuitBreaker.make()

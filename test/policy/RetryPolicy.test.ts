@@ -284,6 +284,7 @@ describe("RetryPolicy", () => {
       "backoff.factor",
       "backoff.cap"
     ])
+    assert.deepStrictEqual(faultsOf({ retries: 1, first: 10, cap: "25 days" }), ["backoff.cap"])
     assert.deepStrictEqual(faultsOf({ retries: 1.5, first: 10, cap: 10 }), ["backoff.retries"])
     assert.deepStrictEqual(faultsOf({ retries: 1, first: 11, cap: 10 }), ["backoff.cap"])
     assert.deepStrictEqual(faultsOf({ retries: "infinity", first: 10, factor: 0.5, cap: 10 }), ["backoff.factor"])
