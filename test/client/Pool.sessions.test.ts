@@ -4,7 +4,7 @@ import { Array as Arr, Effect, Fiber } from "effect"
 import { Transaction } from "effect-pg-resilience"
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
-import { clientOf, failure, hold, proxied } from "./support.js"
+import { advisoryLock, clientOf, failure, hold, proxied, waitingForLock } from "./support.js"
 
 /** So many connections of the pool, all idle. */
 const warm = ({ pool, sql }: Effect.Effect.Success<ReturnType<typeof clientOf>>, count: number) =>
@@ -71,7 +71,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool:
     Effect.gen(function* () {
       const server = yield* EmbeddedPostgres.EmbeddedPostgres
       const { proxy, url } = yield* proxied
-      const client = yield* clientOf({ url, maxConnections: 3, checkAfterIdle: "infinity", retry: false })
+      const client = yield* clientOf({ url, maxConnections: 3, checkAfterIdle: "infinity" })
       yield* warm(client, 3)
       const [lost, ...others] = yield* client.sessions
       // Nothing new comes up meanwhile: the two others are all there is when they turn out half open.
@@ -176,13 +176,10 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool:
     Effect.gen(function* () {
       const { pool, sql } = yield* clientOf({ maxConnections: 1 })
       const held = yield* hold(sql)
-      const [{ pid }] = (yield* held.connection.execute("SELECT pg_backend_pid() AS pid", [], undefined)) as [
-        { pid: number }
-      ]
       // A fiber that outlives the scope of `reserve`, its statement on the wire.
-      const lock = yield* holdLock(77)
+      const lock = yield* advisoryLock(77)
       const late = yield* Effect.fork(held.connection.execute("SELECT pg_advisory_xact_lock(77)", [], undefined))
-      yield* TestPg.eventually(waitingFor(pid), (waits) => waits)
+      yield* TestPg.eventually(waitingForLock("SELECT pg_advisory_xact_lock(77)"), (count) => count === 1)
       yield* held.release
       const { idle, quarantined, used } = yield* pool
       assert.deepStrictEqual({ idle, quarantined, used }, { idle: 0, quarantined: 1, used: 0 })
@@ -231,24 +228,3 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool:
     })
   )
 })
-
-/** An advisory lock in the hands of a connection outside of all pools. */
-const holdLock = (key: number) =>
-  Effect.gen(function* () {
-    const { sql } = yield* clientOf({ maxConnections: 1 })
-    const held = yield* hold(sql)
-    yield* held.connection.execute(`SELECT pg_advisory_lock(${key})`, [], undefined)
-    return {
-      release: Effect.zipRight(
-        held.connection.execute(`SELECT pg_advisory_unlock(${key})`, [], undefined),
-        held.release
-      )
-    }
-  })
-
-/** Whether that server process waits for a lock. */
-const waitingFor = (pid: number) =>
-  Effect.map(
-    TestPg.control("SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'", [pid]),
-    ({ length }) => length === 1
-  )

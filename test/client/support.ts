@@ -1,6 +1,6 @@
 /** Clients of the layer under test, told apart on the server by their `application_name`. */
 import { PgClient } from "@effect/sql-pg"
-import { Context, Effect, ExecutionStrategy, Exit, Layer, Logger, LogLevel, Scope } from "effect"
+import { Context, Effect, ExecutionStrategy, Exit, Layer, Logger, LogLevel, type Redacted, Scope } from "effect"
 import { type PgError, ResilientPg } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
@@ -66,3 +66,22 @@ export const hold = (sql: PgClient.PgClient) =>
     const connection = yield* Scope.extend(sql.reserve, scope)
     return { connection, release: Scope.close(scope, Exit.void) }
   })
+
+/** An advisory lock, which each database has its own of, in the hands of a connection outside of the pools under test. */
+export const advisoryLock = (key: number, url?: Redacted.Redacted) =>
+  Effect.gen(function* () {
+    const { sql } = yield* clientOf({ maxConnections: 1, ...(url && { url }) })
+    const { connection } = yield* hold(sql)
+    yield* connection.execute(`SELECT pg_advisory_lock(${key})`, [], undefined)
+    return { release: connection.execute(`SELECT pg_advisory_unlock(${key})`, [], undefined) }
+  })
+
+/** How many server processes wait for a lock in a statement that begins so. */
+export const waitingForLock = (beginning: string) =>
+  Effect.map(
+    TestPg.control(
+      "SELECT FROM pg_stat_activity WHERE state = 'active' AND wait_event_type = 'Lock' AND starts_with(query, $1)",
+      [beginning]
+    ),
+    ({ length }) => length
+  )
