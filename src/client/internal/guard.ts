@@ -150,6 +150,8 @@ export const repeat = <A, E, R>(
     const { clock } = caller
     const driver = yield* RetryPolicy.driver(stages.retry ?? RetryPolicy.none)
     let error = first
+    /** The failure that ends it: to be refused by the circuit taught nothing new, what led there says more. */
+    let told = first
     let attempts = 0
     let over = false
     const end = (error: E) =>
@@ -162,16 +164,16 @@ export const repeat = <A, E, R>(
     while (true) {
       const last = error
       const seen = failing.view(last)
-      if (seen === undefined || stages.retry === undefined) {
+      if (seen?._tag !== "CircuitOpenError") {
         attempts++
-        return yield* end(last)
+        told = last
       }
-      if (seen._tag !== "CircuitOpenError") attempts++
-      if (seen.outcome === "Unknown" && !failing.repeatable) return yield* end(last)
+      if (seen === undefined || stages.retry === undefined) return yield* end(told)
+      if (seen.outcome === "Unknown" && !failing.repeatable) return yield* end(told)
       const now = clock.unsafeCurrentTimeMillis()
       const free = wasNeverSent(seen) && driver.unsafeImmediate()
       const delay = free ? Option.some(Duration.zero) : yield* driver.next(seen, now)
-      if (Option.isNone(delay) || now + Duration.toMillis(delay.value) >= deadlineOf(caller)) return yield* end(last)
+      if (Option.isNone(delay) || now + Duration.toMillis(delay.value) >= deadlineOf(caller)) return yield* end(told)
       const retry = Effect.suspend(() => {
         const delayMs = Duration.toMillis(delay.value)
         note(caller, seen, attempts, delayMs)
@@ -180,7 +182,7 @@ export const repeat = <A, E, R>(
       })
       const refused = Effect.suspend(() => {
         recorder.retryRefused(seen)
-        return end(last)
+        return end(told)
       })
       // The single prober bounds how often connecting is tried; those retries need no permit.
       const result: Either.Either<A, E> = yield* Effect.either(
@@ -189,8 +191,6 @@ export const repeat = <A, E, R>(
       if (Either.isRight(result)) return result.right
       if (over) return yield* Effect.fail(result.left)
       error = result.left
-      // Waiting for the circuit taught nothing new: what led there says more.
-      if (failing.view(error)?._tag === "CircuitOpenError" && seen._tag !== "CircuitOpenError") return yield* end(last)
     }
   })
 
