@@ -169,6 +169,8 @@ const openNested = (
   stages: Stages,
   caller: Caller,
   parent: Held,
+  /** What is around it: the parent, or another client's transaction inside the parent's. */
+  outer: Held["options"]["outer"],
   span: Tracer.AnySpan | undefined,
   restore: Restore
 ): Effect.Effect<Held, PgError.PgError> =>
@@ -179,7 +181,7 @@ const openNested = (
       readOnly: parent.options.readOnly,
       span,
       parent,
-      outer: parent,
+      outer,
       savepoint
     })
     const sent = Effect.zipRight(
@@ -269,7 +271,7 @@ const within = <A, E, R>(
         const open =
           parent === undefined
             ? begin(stages, caller, options, { span, outer: around?.[0] }, repeated, restore)
-            : openNested(stages, caller, parent, span, restore)
+            : openNested(stages, caller, parent, around?.[0], span, restore)
         return Effect.flatMap(open, (held) => {
           const inside = Context.add(context, SqlClient.TransactionConnection, [
             held,
