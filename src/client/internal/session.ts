@@ -286,8 +286,11 @@ export class Session {
 
   private send(slot: Slot): void {
     slot.inTransaction = this.status !== "I"
-    if (this.lost !== undefined || !this.socket.writable || !this.client._queryable || this.client._ending) {
-      this.reply(slot, this.lost ?? new Error("Connection terminated"), false, false)
+    if (this.lost === undefined && (!this.socket.writable || !this.client._queryable || this.client._ending)) {
+      this.lose(new Error("Connection terminated"))
+    }
+    if (this.lost !== undefined) {
+      this.reply(slot, this.lost, false, false)
       return
     }
     this.active = slot
