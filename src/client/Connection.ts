@@ -300,15 +300,21 @@ export class Held extends Base {
     })
   }
 
-  /** This level is over, and with it those still open inside. Returns the savepoint of the nearest of those. */
-  end(): string | undefined {
+  /** Nothing of this level is sent any more, nor of those still open inside. Returns the nearest savepoint of those. */
+  stop(): string | undefined {
     this.ended = true
     const open = this.child
     open?.end()
     this.child = undefined
-    if (this.options.parent?.child === this) this.options.parent.leave()
     this.wake()
     return open?.options.savepoint
+  }
+
+  /** `stop`, and the level around it goes on. */
+  end(): string | undefined {
+    const unfinished = this.stop()
+    if (this.options.parent?.child === this) this.options.parent.leave()
+    return unfinished
   }
 
   private leave(): void {

@@ -196,25 +196,30 @@ const openNested = (
   })
 
 /** Statements of a level that ends: past its own turn, as nothing else of it comes any more. */
-const closing = (stages: Stages, caller: Caller, held: Held, text: string) =>
-  Effect.async<Reply, PgError.PgError>((resume) =>
-    send(
-      stages,
-      caller,
-      held.lease.session,
-      new Request(text),
-      control("Savepoint", "savepoint"),
-      {
-        answered: () => {},
-        abandoned: () => {},
-        settled: hooks(stages, held.permit, () => {}).settled
-      },
-      resume
-    )
+const closing = (
+  stages: Stages,
+  caller: Caller,
+  held: Held,
+  text: string,
+  resume: (effect: Effect.Effect<Reply, PgError.PgError>) => void
+) =>
+  send(
+    stages,
+    caller,
+    held.lease.session,
+    new Request(text),
+    control("Savepoint", "savepoint"),
+    {
+      answered: () => {},
+      abandoned: () => {},
+      settled: hooks(stages, held.permit, () => {}).settled
+    },
+    resume
   )
 
 const undo = (savepoint: string) => `ROLLBACK TO SAVEPOINT ${savepoint}; RELEASE SAVEPOINT ${savepoint}`
 
+/** The level around it waits until all of this is said: what it sends next is neither refused nor undone with the child. */
 const closeNested = (
   stages: Stages,
   caller: Caller,
@@ -222,25 +227,27 @@ const closeNested = (
   exit: Exit.Exit<unknown, unknown>,
   restore: Restore
 ): Effect.Effect<void, PgError.PgError> =>
-  Effect.suspend(() => {
+  Effect.suspend((): Effect.Effect<unknown, PgError.PgError> => {
     const savepoint = child.options.savepoint!
     const { session } = child.lease
+    const end = Effect.sync(() => child.end())
     if (Exit.isFailure(exit)) {
+      child.stop()
       if (Cause.isInterrupted(exit.cause) && session.lost === undefined) {
         // Not waited for, and yet before anything that the level around it may send next.
         session.submit(new Request(undo(savepoint)), () => {})
-        child.end()
-        return Effect.void
+        return end
       }
-      const clean = session.lost === undefined ? undone(child, undo(savepoint)) : Effect.void
-      return Effect.zipRight(
-        clean,
-        Effect.sync(() => child.end())
-      )
+      return Effect.zipRight(session.lost === undefined ? undone(child, undo(savepoint)) : Effect.void, end)
     }
-    const unfinished = child.end()
-    const text = `${unfinished === undefined ? "" : `ROLLBACK TO SAVEPOINT ${unfinished}; `}RELEASE SAVEPOINT ${savepoint}`
-    return Effect.catchAll(restore(closing(stages, caller, child, text)), (error) =>
+    let sent = false
+    const release = Effect.async<Reply, PgError.PgError>((resume) => {
+      sent = true
+      const unfinished = child.stop()
+      const text = `${unfinished === undefined ? "" : `ROLLBACK TO SAVEPOINT ${unfinished}; `}RELEASE SAVEPOINT ${savepoint}`
+      return closing(stages, caller, child, text, resume)
+    })
+    return Effect.catchAll(restore(release), (error) =>
       Effect.zipRight(
         session.lost === undefined ? undone(child, undo(savepoint)) : Effect.void,
         Effect.fail(
@@ -248,6 +255,14 @@ const closeNested = (
             ? rolledBack(caller, "Savepoint", "The nested transaction was rolled back")
             : error
         )
+      )
+    ).pipe(
+      Effect.ensuring(
+        Effect.sync(() => {
+          // Interrupted before a word was sent: undone like one that was interrupted a moment earlier.
+          if (!sent) session.submit(new Request(undo(savepoint)), () => {})
+          child.end()
+        })
       )
     )
   }).pipe(Effect.asVoid)
@@ -321,7 +336,7 @@ export const makeTransactor = (
       const caller = callerOf(fiber)
       const nested = currentLevel(stages, fiber.currentContext) !== undefined
       if (nested && (options.isolation !== undefined || options.deferrable === true)) {
-        return Effect.fail(nestedOptions(caller))
+        return Effect.fail(nestedOptions(caller, options))
       }
       const once = within(stages, effect, options, attributes, false)
       if (options.retry !== true || nested) return once
@@ -329,8 +344,12 @@ export const makeTransactor = (
         repeat(stages, caller, within(stages, effect, options, attributes, true), first, {
           view,
           repeatable: false,
-          conclude: (error, attempts) =>
-            PgError.isPgError(error) ? (PgError.withContext(error, { attempts }) as typeof error) : error
+          conclude: (error, attempts) => {
+            const seen = view(error)
+            if (seen === undefined) return error
+            const counted = PgError.withContext(seen, { attempts })
+            return (PgError.isPgError(error) ? counted : PgError.toSqlError(counted)) as typeof error
+          }
         })
       )
     })
@@ -347,7 +366,7 @@ export const makeTransactor = (
   }
 }
 
-const nestedOptions = (caller: Caller) =>
+const nestedOptions = (caller: Caller, { deferrable, isolation }: Options) =>
   new PgError.InvalidOptionsError({
     message: "isolation and deferrable can be set for the outermost transaction only: set them there",
     phase: "Savepoint",
@@ -355,7 +374,9 @@ const nestedOptions = (caller: Caller) =>
     transient: false,
     attempts: 0,
     operation: caller.operation?.name,
-    faults: [{ field: "isolation", value: "in a nested transaction", expected: "at the outermost transaction" }]
+    faults: Object.entries({ isolation, deferrable }).flatMap(([field, value]) =>
+      value === undefined ? [] : [{ field, value, expected: "to be given at the outermost transaction" }]
+    )
   })
 
 /** One connection until the scope closes, outside of all deadlines, lifetimes and evictions. */
