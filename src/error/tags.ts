@@ -95,7 +95,8 @@ export class QueryTimeoutError extends TypeIdError(TypeId, "QueryTimeoutError")<
 export class CircuitOpenError extends TypeIdError(TypeId, "CircuitOpenError")<Failure> {}
 /**
  * The work may or may not have been applied, and repeating it could apply it twice. `reason` is what led here. Look in the
- * database before repeating it, or make the work idempotent.
+ * database before repeating it, or make the work idempotent. It has neither `sqlState` nor `code`, which programs take for
+ * leave to repeat; those are the reason's.
  */
 export class OutcomeUnknownError extends TypeIdError(TypeId, "OutcomeUnknownError")<
   Failure & { readonly reason: PgError }

@@ -199,11 +199,10 @@ describe("classify", () => {
         _tag: "OutcomeUnknownError",
         outcome: "Unknown",
         operation: "pay",
-        attempts: 2,
-        sqlState: code
+        attempts: 2
       })
       assert(error._tag === "OutcomeUnknownError")
-      assert.include(error.reason, { _tag: reason, outcome: "Unknown" })
+      assert.include(error.reason, { _tag: reason, outcome: "Unknown", sqlState: code })
     }
   })
 

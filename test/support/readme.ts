@@ -1,6 +1,7 @@
 /**
  * The parts of README.md that are made from the code, between `<!-- begin: name -->` and `<!-- end: name -->`.
- * `npx tsx test/support/readme.ts` writes them anew.
+ * `npx tsx test/support/readme.ts` writes them anew, and `npx tsx test/matrix/print.ts | npx tsx test/support/readme.ts matrix`
+ * the one that takes a server.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -90,7 +91,9 @@ export const write = (readme: string, name: string, content: string): string => 
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const file = Path.join(root, "README.md")
-  const sections = Object.entries(generated)
+  const given = process.argv[2]
+  const sections: ReadonlyArray<readonly [string, () => string]> =
+    given === undefined ? Object.entries(generated) : [[given, () => Fs.readFileSync(0, "utf8").trim()]]
   Fs.writeFileSync(
     file,
     sections.reduce((text, [name, make]) => write(text, name, make()), Fs.readFileSync(file, "utf8"))

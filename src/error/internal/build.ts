@@ -45,9 +45,10 @@ export const copy = <E extends Tags.PgError>(error: E, fields: Partial<Tags.Fail
 /** The error for work of which nobody can tell whether it was applied, made of the one that led here. */
 export const outcomeUnknown = (reason: Tags.PgError): Tags.OutcomeUnknownError => {
   if (reason._tag === "OutcomeUnknownError") return reason
-  const { attempts, code, message, operation, phase, severity, sqlState } = reason
+  const { attempts, message, operation, phase } = reason
   return new Tags.OutcomeUnknownError({
-    ...known({ attempts, code, operation, phase, severity, sqlState }),
+    // No code and no SQLSTATE: programs repeat what has `ECONNRESET` or 57P01 there. They are the reason's.
+    ...known({ attempts, operation, phase }),
     message: oneLine(`it is not known whether the work was applied, look before repeating it: ${message}`, maxMessage),
     outcome: "Unknown",
     transient: false,
