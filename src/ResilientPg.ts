@@ -159,12 +159,24 @@ const makeReady =
     })
   }
 
+/**
+ * Puts each statement's span where the stages find it for their events, by the transformer that every fiber begins with.
+ * Not by a layer: there is room for one transformer, and a program's own, say a filter by tenant, must never give way to
+ * ours. Under such a one, failed attempts are told by metrics and logs, and leave no events.
+ */
+const watchSpans = Effect.sync(() => {
+  const begin = Statement.currentTransformer as { initial?: Option.Option<Statement.Statement.Transformer> }
+  if (begin.initial?._tag !== "None") return
+  begin.initial = Option.some((statement, _sql, _refs, span) => Effect.as(FiberRef.set(statementSpan, span), statement))
+})
+
 /** The client and its services. Closes everything with its scope: no socket and no server session stays. */
 export const make = (
   options: Options
 ): Effect.Effect<Context.Context<Services>, PgError.PgError, Scope.Scope | Reactivity.Reactivity> =>
   Effect.gen(function* () {
     const config = yield* ResilienceConfig.decode(options)
+    yield* watchSpans
     const { target } = config
     const clock = yield* Effect.clock
     const reactivity = yield* Reactivity.Reactivity
@@ -335,21 +347,13 @@ export const make = (
     )
   })
 
-/** Each statement's span, put where the stages find it for their events. */
-const spans = Statement.setTransformer((statement, _sql, _refs, span) =>
-  Effect.as(FiberRef.set(statementSpan, span), statement)
-)
-
 /**
  * In the place of `PgClient.layer`. Builds at once, also while the database is away (but see `requireOnStart`).
  *
  * Fails with an `SqlError` whose cause is `InvalidOptionsError` when options are out of range, all of them named.
  */
 export const layer = (options: Options): Layer.Layer<Services, SqlError> =>
-  Layer.scopedContext(Effect.mapError(make(options), PgError.toSqlError)).pipe(
-    Layer.provide(Reactivity.layer),
-    Layer.merge(spans)
-  )
+  Layer.scopedContext(Effect.mapError(make(options), PgError.toSqlError)).pipe(Layer.provide(Reactivity.layer))
 
 /** `layer`, its options out of `Config`. */
 export const layerConfig = (
