@@ -250,7 +250,7 @@ export const make = (
             record.settled(result)
             slot.onSettled?.(result === "Silent")
           }),
-        cancel: (session) => cancel.request(session, config.stream),
+        cancel: (session) => cancel.last(session, config.stream),
         listener: {
           ...record.pool(() => thePool.snapshot()),
           server: (lost, seconds) => {

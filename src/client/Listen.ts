@@ -95,17 +95,18 @@ export const make = (options: {
       let lostAt: number | undefined
       let failures = 0
       while (true) {
-        const spell = Effect.acquireUseRelease(
-          options.connect,
-          (current) => {
+        // Connecting can be interrupted, too: a password that never comes must not keep the layer from closing.
+        const spell = Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(restore(options.connect), (current) => {
             failures = 0
-            return connected(current, lostAt)
-          },
-          (current) =>
-            Effect.sync(() => {
-              session = undefined
-              current.end(goodbye)
-            })
+            return Effect.ensuring(
+              restore(connected(current, lostAt)),
+              Effect.sync(() => {
+                session = undefined
+                current.end(goodbye)
+              })
+            )
+          })
         )
         const error = yield* Effect.flip(spell)
         if (failures === 0) lostAt = performance.now()
@@ -143,7 +144,8 @@ export const make = (options: {
             () => current.lost !== undefined,
             () => Effect.void
           )
-          subscriber.listening = current.lost === undefined
+          // Lost meanwhile, the supervisor may have said so already.
+          if (current.lost === undefined) subscriber.listening = true
         }
         return mailbox
       })

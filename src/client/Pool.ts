@@ -103,6 +103,8 @@ export interface Pool {
   readonly suspect: () => void
   /** The server behind today's connections no longer takes writes: none of them is handed out again. */
   readonly turnedReadOnly: () => void
+  /** The grace is over: what is in flight now is being cancelled. */
+  readonly closed: () => boolean
   /** What connecting failed with last, while the server is away. */
   readonly away: () => PgError.PgError | undefined
   /** To be called about once a second of the live clock. */
@@ -123,7 +125,7 @@ export interface Environment {
   readonly clock: Clock.Clock
   /** Settles an abandoned statement; ends when the session is usable or destroyed. */
   readonly settle: (session: Session, slot: Slot) => Effect.Effect<void>
-  /** Asks the server to cancel what is in flight, for closing. */
+  /** Asks the server to cancel what is in flight, for closing, and waits shortly for its answer. */
   readonly cancel: (session: Session) => Effect.Effect<unknown>
   readonly listener: Listener
 }
@@ -571,6 +573,7 @@ export const make = (options: Options, env: Environment): Pool => {
       raise()
       for (const entry of [...idle]) evict(entry, "read-only")
     },
+    closed: () => closed,
     away: () => away?.cause,
     close: Effect.suspend(() => {
       closing = true
@@ -582,7 +585,7 @@ export const make = (options: Options, env: Environment): Pool => {
           finishClosing()
           const cut = (entry: Entry) =>
             Effect.ensuring(
-              entry.session.onWire ? env.cancel(entry.session) : Effect.void,
+              env.cancel(entry.session),
               Effect.sync(() => evict(entry, "closing", terminated("the pool closed while this was in flight")))
             )
           return Effect.forEach([...entries], cut, { concurrency: "unbounded", discard: true })

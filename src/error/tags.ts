@@ -103,7 +103,7 @@ export class OutcomeUnknownError extends TypeIdError(TypeId, "OutcomeUnknownErro
 > {}
 /** The transaction was rolled back, or has ended, although the program went on as if it had not. */
 export class TransactionAbortedError extends TypeIdError(TypeId, "TransactionAbortedError")<Failure> {}
-/** The layer is closing or closed; nothing was sent. */
+/** The layer is closing or closed; nothing was sent, or what was in flight was cancelled when its grace was over. */
 export class PoolClosedError extends TypeIdError(TypeId, "PoolClosedError")<Failure> {}
 /** An idempotency key was used again for different work. */
 export class IdempotencyKeyReusedError extends TypeIdError(TypeId, "IdempotencyKeyReusedError")<Failure> {}

@@ -6,7 +6,7 @@
 import * as Effect from "effect/Effect"
 import { classify, isFinalAnswer } from "../../error/classify.js"
 import { outcomeOf } from "../../error/outcome.js"
-import type * as PgError from "../../error/PgError.js"
+import * as PgError from "../../error/PgError.js"
 import * as operation from "../../policy/internal/operation.js"
 import type { Reply, Request, Session, Slot } from "./session.js"
 import type { Caller, Stages } from "./stages.js"
@@ -29,6 +29,23 @@ export interface Work {
 /** Failures of attempts that were never sent: to repeat those is free and safe. */
 const unsent = new WeakSet<PgError.PgError>()
 export const wasNeverSent = (error: PgError.PgError): boolean => unsent.has(error)
+
+const queryCanceled = "57014"
+
+/** Cancelled by the pool, whose grace is over, and not by anybody else. */
+const cutOff = ({ cause, code, operation, outcome, phase, severity, sqlState }: PgError.PgError): PgError.PgError =>
+  new PgError.PoolClosedError({
+    message: "The pool closed, and cancelled this statement, which did not end within closeGrace",
+    phase,
+    outcome,
+    transient: false,
+    attempts: 1,
+    operation,
+    sqlState,
+    code,
+    severity,
+    cause
+  })
 
 /** The typed failure of a reply that has one. */
 export const failureOf = (
@@ -57,7 +74,7 @@ export const failureOf = (
     exposeServerDetail: stages.exposeServerDetail
   })
   if (!reply.written && work.pooled) unsent.add(error)
-  return error
+  return error.sqlState === queryCanceled && stages.pool.closed() ? cutOff(error) : error
 }
 
 /** What happens around the statement, in the order of time; each at most once. */

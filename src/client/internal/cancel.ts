@@ -34,6 +34,7 @@ const commitLimit = "30 seconds"
 /** Whether the listener was called within the time, and the session is still there then. */
 const within = (session: Session, wait: (listener: () => void) => void, time: Duration.DurationInput) =>
   Effect.async<void>((resume) => wait(() => resume(Effect.void))).pipe(
+    Effect.interruptible, // the limit must end it within a finalizer, too
     Effect.timeoutTo({ duration: time, onSuccess: () => session.lost === undefined, onTimeout: () => false })
   )
 
@@ -76,8 +77,14 @@ export const request = (session: Session, stream: Pg.ClientConfig["stream"]): Ef
     else connection.connect(remotePort ?? port, remoteAddress ?? host)
     return Effect.sync(() => connection.stream.destroy())
   }).pipe(
-    Effect.interruptible, // the limit must end it within a finalizer, too
+    Effect.interruptible,
     Effect.timeoutTo({ duration: limit, onSuccess: (sent) => sent, onTimeout: () => false })
+  )
+
+/** For a session that goes anyway: ask once for the end of what is on the wire, and give its caller the answer. */
+export const last = (session: Session, stream: Pg.ClientConfig["stream"]): Effect.Effect<unknown> =>
+  Effect.flatMap(session.cancellable ? request(session, stream) : Effect.succeed(session.onWire), (wait) =>
+    wait ? answered(session, limit) : Effect.void
   )
 
 /** Ends when the session may be used again (`Ended`, `Cancelled`) or has been destroyed (`Silent`). */

@@ -205,6 +205,10 @@ export class Session {
   get onWire(): boolean {
     return this.active !== undefined
   }
+  /** A statement is on the wire that may be cancelled: not a COMMIT. */
+  get cancellable(): boolean {
+    return this.active?.cancellable === true
+  }
   /** A statement is on the wire, or an abandoned one is being settled. */
   get busy(): boolean {
     return this.active !== undefined || this.held
