@@ -21,7 +21,7 @@ import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
@@ -128,6 +128,7 @@ const clientConfig = (
 const makeReady =
   ({ pool }: Stages): ResilientPg["Type"]["ready"] =>
   ({ within = "30 seconds" } = {}) => {
+    const limit = operation.toMillis(within)
     let last: PgError.PgError | undefined
     const once = Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
@@ -146,11 +147,11 @@ const makeReady =
       }
     })
     return Effect.timeoutFail(Effect.asVoid(answered), {
-      duration: operation.toMillis(within),
+      duration: limit,
       onTimeout: () =>
         last ??
         new PgError.PoolTimeoutError({
-          message: `No query could be answered within ${within}: no connection came free`,
+          message: `No query could be answered within ${Duration.format(Duration.millis(limit))}: no connection came free`,
           phase: "Acquire",
           outcome: "NotApplied",
           transient: true,

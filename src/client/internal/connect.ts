@@ -10,7 +10,8 @@ import * as Exit from "effect/Exit"
 import * as Redacted from "effect/Redacted"
 import type * as Pg from "pg"
 import type { Decoded } from "../../config/ResilienceConfig.js"
-import { classify, isUnsupportedStartupParameter } from "../../error/classify.js"
+import { classify, isFatal, isUnsupportedStartupParameter } from "../../error/classify.js"
+import { copy } from "../../error/internal/build.js"
 import * as PgError from "../../error/PgError.js"
 import { open, query, type Session, terminated } from "./session.js"
 
@@ -70,12 +71,21 @@ export const make = (
       )
     : Effect.succeed(target.password)
 
+  /** The server does not say which, as it can not know that the value of a parameter is a name here. */
+  const refusedSettings = (cause: unknown): PgError.PgError => {
+    const error = typed(cause)
+    const names = settings.map(([name]) => name).join(", ")
+    return error.sqlState === undefined || isFatal(cause)
+      ? error
+      : copy(error, { message: `One of the option \`parameters\` (${names}) was refused: ${error.message}` })
+  }
+
   /** Settings by a statement: what a pooler refuses in the startup message it passes on like any other. */
   const settle = (session: Session): Effect.Effect<void, unknown> =>
     Effect.gen(function* () {
       if (settings.length > 0) {
         const calls = settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, false)`)
-        yield* query(session, `SELECT ${calls.join(", ")}`, settings.flat())
+        yield* Effect.mapError(query(session, `SELECT ${calls.join(", ")}`, settings.flat()), refusedSettings)
       }
       if (onConnect !== undefined) yield* onConnect(session)
     }).pipe(

@@ -378,14 +378,15 @@ export const open = (config: Pg.ClientConfig): Effect.Effect<Session, unknown> =
     return Effect.sync(() => session.destroy(terminated("connecting was given up")))
   })
 
-/** One statement of our own on a session that is ours alone. Fails with what the server or the socket said. */
+/** One statement of our own. Fails with what the server or the socket said. Interrupted, it is abandoned. */
 export const query = (
   session: Session,
   text: string,
   values: ReadonlyArray<unknown> = []
 ): Effect.Effect<Reply, unknown> =>
   Effect.async((resume) => {
-    session.submit(new Request(text, serialize(values)), (reply) =>
+    const slot = session.submit(new Request(text, serialize(values)), (reply) =>
       resume(reply.error === undefined ? Effect.succeed(reply) : Effect.fail(reply.error))
     )
+    return Effect.sync(() => session.abandon(slot))
   })
