@@ -216,7 +216,7 @@ export const make = (
       config,
       onConnect &&
         ((session) => {
-          const lease = { session, span: undefined, release: () => {} }
+          const lease = { session, released: false, span: undefined, release: () => {} }
           return onConnect(new Held(stages, lease, noVerdicts, { readOnly: false, span: undefined }))
         }),
       record.settingsRefused
@@ -284,6 +284,7 @@ export const make = (
       ["server.port", target.port]
     ]
     const stages: Stages = {
+      streamed: transaction.makeStreamed(() => stages),
       owner: {},
       pool: thePool,
       breaker,
@@ -296,7 +297,7 @@ export const make = (
       serverTimeouts: config.serverTimeouts,
       setLocal
     }
-    const pooled = new Pooled(stages, transaction.makeStream(stages))
+    const pooled = new Pooled(stages)
     const acquirer = Effect.withFiberRuntime<Pooled | Held>((fiber) =>
       Effect.succeed(currentLevel(stages, fiber.currentContext) ?? pooled)
     )

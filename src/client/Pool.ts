@@ -86,6 +86,8 @@ export interface Listener {
 /** A connection in somebody's hands. `release` is idempotent and may be called while a statement is in flight. */
 export interface Lease {
   readonly session: Session
+  /** It is somebody else's by now, or will be: not a word more on it. */
+  readonly released: boolean
   span: Tracer.AnySpan | undefined
   readonly release: () => void
 }
@@ -182,6 +184,9 @@ export const make = (options: Options, env: Environment): Pool => {
     const since = performance.now()
     const lease = {
       session: entry.session,
+      get released(): boolean {
+        return entry.lease !== lease
+      },
       span,
       since,
       reported: false,

@@ -73,8 +73,8 @@ export const refine = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, 
     Cause.map((error) => (isSqlError(error) ? fromSqlError(error) : (error as Exclude<E, SqlError>)))
   )
 
-/** The same error, as the failure of that operation or after so many attempts. Tag, fields and stack stay. */
+/** The same error, as the failure of that operation, after so many attempts, of that outcome. Tag, fields and stack stay. */
 export const withContext = <E extends PgError>(
   error: E,
-  context: Partial<Pick<Failure, "operation" | "attempts">>
+  context: Partial<Pick<Failure, "attempts" | "operation" | "outcome">>
 ): E => copy(error, context)

@@ -123,10 +123,13 @@ describe("Operation", () => {
     })
   )
 
-  it.effect("says that the outcome is unknown when a write was on its way", () =>
+  it.effect("says that the outcome is unknown when a write was sent, and not certainly refused", () =>
     Effect.gen(function* () {
       const body = Effect.withFiberRuntime<never>((fiber) =>
-        Effect.onInterrupt(Effect.never, () => Effect.sync(() => internal.markUnsettled(internal.current(fiber))))
+        Effect.zipRight(
+          Effect.sync(() => internal.countWrite(internal.current(fiber), 1)),
+          Effect.never
+        )
       )
       const fiber = yield* body.pipe(
         Operation.named("inner", { timeout: "infinity" }),

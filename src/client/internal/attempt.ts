@@ -98,6 +98,9 @@ export const send = (
   resume: (effect: Effect.Effect<Reply, PgError.PgError>) => void
 ): Effect.Effect<void> => {
   const since = performance.now()
+  // What may be in the database once it is sent: not a read, and not inside a transaction that is still open.
+  const counts = !work.readOnly && (work.isCommit || work.pooled || work.transactionControl || session.status === "I")
+  if (counts) operation.countWrite(caller.operation, 1)
   const slot: Slot = session.submit(
     request,
     (reply) => {
@@ -105,6 +108,7 @@ export const send = (
       const error = reply.error === undefined ? undefined : failureOf(stages, caller, work, reply, elapsedMs)
       // Not told to read only, and yet refused to write: this is a standby now.
       if (error?._tag === "ReadOnlyError" && !work.readOnly) stages.pool.turnedReadOnly()
+      if (counts && error?.outcome === "NotApplied") operation.countWrite(caller.operation, -1)
       hooks.answered(error, elapsedMs)
       stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error)
       resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
@@ -114,10 +118,8 @@ export const send = (
   return Effect.sync(() => {
     slot.onSettled = hooks.settled
     const inFlight = session.abandon(slot)
-    if (inFlight && !work.readOnly && (work.isCommit || !slot.inTransaction)) {
-      operation.markUnsettled(caller.operation)
-      stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
-    }
+    if (counts && inFlight) stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
+    if (counts && !inFlight) operation.countWrite(caller.operation, -1)
     hooks.abandoned(inFlight)
   })
 }

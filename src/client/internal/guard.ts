@@ -94,7 +94,7 @@ export const admitted = <A>(
 const deadlineOf = ({ operation }: Caller) => operation?.deadline ?? Number.POSITIVE_INFINITY
 
 /** Count the effect as an operation in flight, however it ends. */
-const tracked = <A, E, R>(stages: Stages, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+export const tracked = <A, E, R>(stages: Stages, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.suspend(() => {
     let entered = false
     return Effect.onExit(
@@ -123,7 +123,14 @@ export const guard = <A>(
       repeat(stages, caller, admitted(stages, caller, attempt, true), first, {
         view: (error) => error,
         repeatable,
-        conclude: (error, attempts) => conclude(stages, caller, error, repeatable, attempts)
+        conclude: (error, attempts, unknown) =>
+          conclude(
+            stages,
+            caller,
+            unknown ? PgError.withContext(error, { outcome: "Unknown" }) : error,
+            repeatable,
+            attempts
+          )
       })
     )
   )
@@ -134,7 +141,7 @@ export interface Failing<E> {
   readonly view: (error: E) => PgError.PgError | undefined
   readonly repeatable: boolean
   /** The failure as the caller gets it. */
-  readonly conclude: (error: E, attempts: number) => E
+  readonly conclude: (error: E, attempts: number, unknown: boolean) => E
 }
 
 /** After a first failure: again, as policy, deadline and budget allow. */
@@ -153,13 +160,15 @@ export const repeat = <A, E, R>(
     /** The failure that ends it: to be refused by the circuit taught nothing new, what led there says more. */
     let told = first
     let attempts = 0
+    /** An attempt that may have been applied stays so, whatever becomes of those after it. */
+    let unknown = false
     let over = false
     const end = (error: E) =>
       Effect.suspend(() => {
         over = true
         const seen = failing.view(error)
         if (seen !== undefined) note(caller, seen, attempts, undefined)
-        return Effect.fail(failing.conclude(error, attempts))
+        return Effect.fail(failing.conclude(error, attempts, unknown))
       })
     while (true) {
       const last = error
@@ -168,6 +177,7 @@ export const repeat = <A, E, R>(
         attempts++
         told = last
       }
+      unknown ||= seen?.outcome === "Unknown"
       if (seen === undefined || stages.retry === undefined) return yield* end(told)
       if (seen.outcome === "Unknown" && !failing.repeatable) return yield* end(told)
       const now = clock.unsafeCurrentTimeMillis()

@@ -41,8 +41,9 @@ interface PgQuery {
   prepare(connection: PgConnection): void
   handleCommandComplete(message: unknown, connection: PgConnection): void
 }
-interface PgConnection extends Omit<Pg.Connection, "execute"> {
+interface PgConnection extends Omit<Pg.Connection, "close" | "execute"> {
   execute(config: { readonly portal: string; readonly rows: number }): void
+  close(config: { readonly type: "P"; readonly name: string }): void
 }
 /** Where a session's server is, as `pg` resolved it from URL, options and environment. */
 export interface Endpoint {
@@ -103,7 +104,7 @@ let portals = 0
  * fetches the session is free for others. A portal lives as long as its transaction: use only inside one.
  */
 export class Cursor extends Request {
-  private readonly portal = `effect_${++portals}`
+  readonly portal = `effect_${++portals}`
   private started = false
 
   constructor(
@@ -135,6 +136,19 @@ export class Cursor extends Request {
 
   handlePortalSuspended(): void {
     this.suspended = true
+  }
+}
+
+/** Forget a cursor's portal: as long as it is there the server takes its tables for in use. */
+export class CloseCursor extends Request {
+  constructor(private readonly cursor: Cursor) {
+    super("")
+  }
+
+  override submit(connection: PgConnection): null {
+    connection.close({ type: "P", name: this.cursor.portal })
+    connection.sync()
+    return null
   }
 }
 
@@ -248,6 +262,14 @@ export class Session {
       this.onAbandoned?.(this, slot)
     }
     return true
+  }
+
+  /** Cancel what is on the wire, although somebody still waits for its reply, which then is the server's refusal. */
+  cutOff(): void {
+    const slot = this.active
+    if (slot === undefined || !slot.cancellable || this.held) return
+    this.held = true
+    this.onAbandoned?.(this, slot)
   }
 
   /** The abandoned statement is settled: go on with the queue. */

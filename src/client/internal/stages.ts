@@ -1,12 +1,16 @@
 /** What the stages of a query's way are to one another: the services of one layer, as plain functions. */
+
+import type { SqlError } from "@effect/sql/SqlError"
 import type * as Clock from "effect/Clock"
 import type * as Effect from "effect/Effect"
+import type * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import type * as PgError from "../../error/PgError.js"
 import type * as CircuitBreaker from "../../policy/CircuitBreaker.js"
 import type { State as Operation } from "../../policy/internal/operation.js"
 import type * as RetryBudget from "../../policy/RetryBudget.js"
 import type * as RetryPolicy from "../../policy/RetryPolicy.js"
+import type { Held } from "../Connection.js"
 import type * as Pool from "../Pool.js"
 
 /** Told of everything, synchronously; asks nothing. */
@@ -22,11 +26,20 @@ export interface Recorder {
   readonly retryRefused: (error: PgError.PgError) => void
   /** A write was interrupted while in flight; told once more when its connection has settled. */
   readonly interruptedWrite: (operation: Operation | undefined, what: "statement" | "COMMIT") => void
+  /** The COMMIT of a query with side effects failed whose stream was left before its end. */
+  readonly streamLost: (error: unknown) => void
   readonly outcomeUnknown: (error: PgError.OutcomeUnknownError) => void
   readonly transaction: (outcome: "committed" | "rolledBack" | "aborted" | "unknown" | "repeated") => void
 }
 
 export interface Stages {
+  /** Rows in portions, in a transaction made for them: on a connection that is held, or on one of the pool. */
+  readonly streamed: (
+    held: Held | undefined,
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
+  ) => Stream.Stream<any, SqlError>
   /** Whose connections these are: two clients in one program share one context tag. */
   readonly owner: object
   readonly pool: Pool.Pool

@@ -15,11 +15,12 @@ import * as Tracer from "effect/Tracer"
 import type { QueryArrayResult } from "pg"
 import * as PgError from "../../error/PgError.js"
 import * as operation from "../../policy/internal/operation.js"
+import * as ReadOnly from "../../policy/ReadOnly.js"
 import { acquired, callerOf, currentLevel, Held, hooks } from "../Connection.js"
 import type { Lease } from "../Pool.js"
 import type { Options, Transactor } from "../Transaction.js"
 import { send, type Work } from "./attempt.js"
-import { admitted, conclude, guard, type Permit, repeat } from "./guard.js"
+import { admitted, conclude, guard, type Permit, repeat, tracked } from "./guard.js"
 import { type Reply, Request, terminated } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 
@@ -41,13 +42,19 @@ const beginText = ({ deferrable, isolation, readOnly }: Options, setLocal: strin
     deferrable === true ? " DEFERRABLE" : ""
   }${setLocal}`
 
+/**
+ * Who repeats a BEGIN that fails: it itself, or (`once`, and `again` from the second time on) whoever repeats the whole
+ * transaction, so that no policy is gone through twice.
+ */
+type Mode = "guarded" | "once" | "again"
+
 /** A transaction on a connection of its own. In an uninterruptible region; what waits inside can be interrupted. */
 const begin = (
   stages: Stages,
   caller: Caller,
   options: Options,
   held: { readonly span: Tracer.AnySpan | undefined; readonly outer: Held["options"]["outer"] },
-  wait: boolean,
+  mode: Mode,
   restore: Restore,
   more = ""
 ): Effect.Effect<Held, PgError.PgError> => {
@@ -74,7 +81,10 @@ const begin = (
         )
       })
     ).pipe(Effect.map(() => opened!))
-  const guarded = wait ? admitted(stages, caller, attempt, true) : guard(stages, caller, attempt, true)
+  const guarded =
+    mode === "guarded"
+      ? guard(stages, caller, attempt, true)
+      : admitted(stages, caller, attempt, mode === "again" || caller.operation?.whenOpen === "wait")
   // Interrupted at the very moment at which it succeeded: nobody else knows of it.
   return Effect.onExit(restore(guarded), (exit) =>
     Exit.isFailure(exit) && opened !== undefined ? Effect.sync(() => abandon(opened!)) : Effect.void
@@ -84,12 +94,17 @@ const begin = (
 /** End a level whose caller has gone. The pool cleans the connection with ROLLBACK before anybody gets it. */
 const abandon = (held: Held): void => {
   held.end()
+  // What a fiber left behind still executes would keep the connection; nothing of it can be kept anyway.
+  held.lease.session.cutOff()
   held.lease.release()
 }
 
 const commit = (stages: Stages, caller: Caller, held: Held, restore: Restore): Effect.Effect<void, PgError.PgError> =>
-  Effect.suspend(() => {
-    const unfinished = held.end()
+  Effect.suspend((): Effect.Effect<Reply, PgError.PgError> => {
+    if (held.spoiled !== undefined) {
+      return Effect.zipRight(rollback(stages, held, false), Effect.fail(spoilt(caller, "Commit", held.spoiled)))
+    }
+    const unfinished = held.stop()
     const { lease } = held
     let sent = false
     const reply = Effect.async<Reply, PgError.PgError>((resume) => {
@@ -115,6 +130,7 @@ const commit = (stages: Stages, caller: Caller, held: Held, restore: Restore): E
     })
     return Effect.onExit(restore(reply), () =>
       Effect.sync(() => {
+        held.end()
         if (!sent) lease.release()
       })
     )
@@ -144,9 +160,21 @@ const rolledBack = (caller: Caller, phase: PgError.Phase, what: string) =>
     operation: caller.operation?.name
   })
 
+const spoilt = (caller: Caller, phase: PgError.Phase, message: string) =>
+  new PgError.TransactionAbortedError({
+    message,
+    phase,
+    outcome: "NotApplied",
+    transient: false,
+    attempts: 1,
+    operation: caller.operation?.name
+  })
+
 /** Undo on the connection, awaited for 250 ms of the live clock; then the connection is destroyed. */
-const undone = ({ lease: { session } }: Held, text: string): Effect.Effect<void> =>
+const undone = ({ lease }: Held, text: string): Effect.Effect<void> =>
   Effect.async((resume) => {
+    const { session } = lease
+    if (lease.released || session.lost !== undefined) return resume(Effect.void)
     const timer = setTimeout(() => session.destroy(terminated("ROLLBACK was not answered in time")), rollbackLimit)
     session.submit(new Request(text), () => {
       clearTimeout(timer)
@@ -159,8 +187,8 @@ const rollback = (stages: Stages, held: Held, background: boolean): Effect.Effec
   Effect.suspend(() => {
     held.end()
     stages.recorder.transaction("rolledBack")
-    const undo = background || held.lease.session.lost !== undefined ? Effect.void : undone(held, "ROLLBACK")
-    return Effect.zipRight(undo, Effect.sync(held.lease.release))
+    if (background) held.lease.session.cutOff()
+    return Effect.zipRight(background ? Effect.void : undone(held, "ROLLBACK"), Effect.sync(held.lease.release))
   })
 
 let savepoints = 0
@@ -186,7 +214,16 @@ const openNested = (
     })
     const sent = Effect.zipRight(
       parent.enter(caller, child, restore),
-      restore(child.submit(caller, () => new Request(`SAVEPOINT ${savepoint}`), control("Savepoint", "savepoint")))
+      restore(
+        child.submit(
+          caller,
+          () => {
+            child.opened = true
+            return new Request(`SAVEPOINT ${savepoint}`)
+          },
+          control("Savepoint", "savepoint")
+        )
+      )
     )
     return Effect.onExit(sent, (exit) =>
       Effect.sync(() => {
@@ -229,29 +266,38 @@ const closeNested = (
 ): Effect.Effect<void, PgError.PgError> =>
   Effect.suspend((): Effect.Effect<unknown, PgError.PgError> => {
     const savepoint = child.options.savepoint!
-    const { session } = child.lease
+    const { lease } = child
+    // The transaction around it ended first, and undid what was open: the connection may be another's by now.
+    if (child.ended) return Exit.isFailure(exit) ? Effect.void : Effect.fail(child.outlived(caller))
     const end = Effect.sync(() => child.end())
     if (Exit.isFailure(exit)) {
       child.stop()
-      if (Cause.isInterrupted(exit.cause) && session.lost === undefined) {
-        // Not waited for, and yet before anything that the level around it may send next.
-        session.submit(new Request(undo(savepoint)), () => {})
-        return end
-      }
-      return Effect.zipRight(session.lost === undefined ? undone(child, undo(savepoint)) : Effect.void, end)
+      if (!Cause.isInterrupted(exit.cause)) return Effect.zipRight(undone(child, undo(savepoint)), end)
+      // Not waited for, and yet before anything that the level around it may send next.
+      lease.session.submit(new Request(undo(savepoint)), () => {})
+      return end
     }
-    let sent = false
+    if (child.spoiled !== undefined) {
+      child.stop()
+      const failure = Effect.fail(spoilt(caller, "Savepoint", child.spoiled))
+      return Effect.zipRight(Effect.zipRight(undone(child, undo(savepoint)), end), failure)
+    }
+    let said: "nothing" | "release" | "answered" = "nothing"
     const release = Effect.async<Reply, PgError.PgError>((resume) => {
-      sent = true
+      if (child.ended) return resume(Effect.fail(child.outlived(caller)))
       const unfinished = child.stop()
+      said = "release"
       const text = `${unfinished === undefined ? "" : `ROLLBACK TO SAVEPOINT ${unfinished}; `}RELEASE SAVEPOINT ${savepoint}`
-      return closing(stages, caller, child, text, resume)
+      return closing(stages, caller, child, text, (effect) => {
+        said = "answered"
+        resume(effect)
+      })
     })
     return Effect.catchAll(restore(release), (error) =>
       Effect.zipRight(
-        session.lost === undefined ? undone(child, undo(savepoint)) : Effect.void,
+        said === "nothing" ? Effect.void : undone(child, undo(savepoint)),
         Effect.fail(
-          error._tag === "TransactionAbortedError"
+          error._tag === "TransactionAbortedError" && said !== "nothing"
             ? rolledBack(caller, "Savepoint", "The nested transaction was rolled back")
             : error
         )
@@ -260,24 +306,31 @@ const closeNested = (
       Effect.ensuring(
         Effect.sync(() => {
           // Interrupted before a word was sent: undone like one that was interrupted a moment earlier.
-          if (!sent) session.submit(new Request(undo(savepoint)), () => {})
+          if (said === "nothing" && !child.ended) lease.session.submit(new Request(undo(savepoint)), () => {})
+          // Interrupted with RELEASE on its way: its caller takes it for undone, and it can not be undone alone any more.
+          if (said === "release" && child.options.parent !== undefined)
+            child.options.parent.spoiled = interruptedRelease
           child.end()
         })
       )
     )
   }).pipe(Effect.asVoid)
 
-/** The effect in a transaction of this client, or in a nested one. Failures of our own are `PgError`. */
-const within = <A, E, R>(
+const interruptedRelease =
+  "A nested transaction was interrupted in the very moment of its release, and can not be undone alone: the transaction around it is rolled back"
+
+/** The effect in a transaction of this client, or in a nested one. `own`: what our own failures are to be; not the effect's. */
+const within = <A, E, R, E2>(
   stages: Stages,
   effect: Effect.Effect<A, E, R>,
   options: Options,
   attributes: ReadonlyArray<readonly [string, unknown]>,
-  repeated: boolean
-): Effect.Effect<A, E | PgError.PgError, R> =>
+  mode: Mode,
+  own: (error: PgError.PgError) => E2
+): Effect.Effect<A, E | E2, R> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
-      Effect.withFiberRuntime<A, E | PgError.PgError, R>((fiber) => {
+      Effect.withFiberRuntime<A, E | E2, R>((fiber) => {
         for (const [key, value] of attributes) span.attribute(key, value)
         const context = fiber.currentContext
         const caller = callerOf(fiber, span)
@@ -285,24 +338,24 @@ const within = <A, E, R>(
         const around = Option.getOrUndefined(Context.getOption(context, SqlClient.TransactionConnection))
         const open =
           parent === undefined
-            ? begin(stages, caller, options, { span, outer: around?.[0] }, repeated, restore)
+            ? begin(stages, caller, options, { span, outer: around?.[0] }, mode, restore)
             : openNested(stages, caller, parent, around?.[0], span, restore)
-        return Effect.flatMap(open, (held) => {
+        return Effect.flatMap(Effect.mapError(open, own), (held) => {
           const inside = Context.add(context, SqlClient.TransactionConnection, [
             held,
             parent === undefined ? 0 : (around?.[1] ?? 0) + 1
           ]).pipe(Context.add(Tracer.ParentSpan, span))
           return Effect.exit(restore(Effect.locally(effect, FiberRef.currentContext, inside))).pipe(
-            Effect.flatMap((exit): Effect.Effect<A, E | PgError.PgError> => {
+            Effect.flatMap((exit): Effect.Effect<A, E | E2> => {
               const event = (name: string) =>
                 span.event(`db.transaction.${name}`, caller.clock.unsafeCurrentTimeNanos())
               if (parent !== undefined) {
                 event(Exit.isSuccess(exit) ? "savepoint" : "rollback")
-                return Effect.zipRight(closeNested(stages, caller, held, exit, restore), exit)
+                return Effect.zipRight(Effect.mapError(closeNested(stages, caller, held, exit, restore), own), exit)
               }
               event(Exit.isSuccess(exit) ? "commit" : "rollback")
               return Exit.isSuccess(exit)
-                ? Effect.zipRight(commit(stages, caller, held, restore), exit)
+                ? Effect.zipRight(Effect.mapError(commit(stages, caller, held, restore), own), exit)
                 : Effect.zipRight(rollback(stages, held, Cause.isInterrupted(exit.cause)), exit)
             })
           )
@@ -322,9 +375,7 @@ const view = (error: unknown): PgError.PgError | undefined => {
 export const makeWithTransaction =
   (stages: Stages, attributes: ReadonlyArray<readonly [string, unknown]>): SqlClient.SqlClient["withTransaction"] =>
   (effect) =>
-    Effect.mapError(within(stages, effect, {}, attributes, false), (error) =>
-      PgError.isPgError(error) ? PgError.toSqlError(error) : error
-    ) as Effect.Effect<any, any, any>
+    within(stages, effect, {}, attributes, "guarded", PgError.toSqlError)
 
 /** Behind `Transaction.run`. */
 export const makeTransactor = (
@@ -338,10 +389,10 @@ export const makeTransactor = (
       if (nested && (options.isolation !== undefined || options.deferrable === true)) {
         return Effect.fail(nestedOptions(caller, options))
       }
-      const once = within(stages, effect, options, attributes, false)
-      if (options.retry !== true || nested) return once
-      return Effect.catchAll(once, (first) =>
-        repeat(stages, caller, within(stages, effect, options, attributes, true), first, {
+      const attempt = (mode: Mode) => within(stages, effect, options, attributes, mode, (error) => error)
+      if (options.retry !== true || nested) return attempt("guarded")
+      const repeated = Effect.catchAll(attempt("once"), (first) =>
+        repeat(stages, caller, attempt("again"), first, {
           view,
           repeatable: false,
           conclude: (error, attempts) => {
@@ -352,6 +403,7 @@ export const makeTransactor = (
           }
         })
       )
+      return tracked(stages, repeated)
     })
   return {
     run: (effect, options) =>
@@ -410,37 +462,79 @@ export const makeReserve = (stages: Stages): SqlClient.SqlClient["reserve"] =>
   )
 
 /**
- * Streams outside a transaction: a transaction of their own, so that each fetch is a message of its own. The
- * server's statement limit then holds per fetch, and a slow reader is not cut off as idle in transaction.
+ * A query's rows in portions, in a transaction made for them, so that each fetch is a message of its own: the server's
+ * statement limit then holds per fetch, and a slow reader is not cut off as idle in transaction. On the pool's connections,
+ * or on one that is held outside a transaction.
  */
-export const makeStream =
-  (stages: Stages) =>
-  (
-    sql: string,
-    params: ReadonlyArray<unknown>,
-    transformRows: (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
-  ): Stream.Stream<any, SqlError> =>
+export const makeStreamed =
+  (stages: () => Stages): Stages["streamed"] =>
+  (reserved, sql, params, transformRows) =>
     Stream.unwrapScoped(
       Effect.uninterruptibleMask((restore) =>
         Effect.withFiberRuntime<Stream.Stream<any, SqlError>, SqlError, Scope.Scope>((fiber) => {
           const caller = callerOf(fiber)
-          const span = caller.span
-          const more = "; SET LOCAL idle_in_transaction_session_timeout = 0"
-          return Effect.flatMap(begin(stages, caller, {}, { span, outer: undefined }, false, restore, more), (held) => {
-            const finish = Effect.uninterruptibleMask((restore) =>
-              Effect.mapError(commit(stages, caller, held, restore), PgError.toSqlError)
+          const { readOnly } = ReadOnly.inspect(sql)
+          const limits = "; SET LOCAL idle_in_transaction_session_timeout = 0"
+          const opened =
+            reserved === undefined
+              ? begin(stages(), caller, {}, { span: caller.span, outer: undefined }, "guarded", restore, limits)
+              : beginOn(reserved, caller, restore, limits)
+          return Effect.map(Effect.mapError(opened, PgError.toSqlError), (held) => ({ held, readOnly, caller })).pipe(
+            Effect.tap(({ held }) => Effect.addFinalizer((exit) => leave(stages(), held, readOnly, exit))),
+            Effect.map(({ held }) =>
+              Stream.concat(
+                held.fetched(sql, params, transformRows),
+                Stream.execute(
+                  Effect.uninterruptibleMask((restore) =>
+                    Effect.mapError(commit(stages(), caller, held, restore), PgError.toSqlError)
+                  )
+                )
+              )
             )
-            const finalizer = (exit: Exit.Exit<unknown, unknown>) =>
-              held.ended
-                ? Effect.void
-                : Exit.isSuccess(exit)
-                  ? Effect.ignore(finish)
-                  : rollback(stages, held, Cause.isInterrupted(exit.cause))
-            return Effect.as(
-              Effect.addFinalizer(finalizer),
-              Stream.concat(held.executeStream(sql, params, transformRows), Stream.execute(finish))
-            )
-          }).pipe(Effect.mapError((error) => (PgError.isPgError(error) ? PgError.toSqlError(error) : error)))
+          )
         })
       )
     )
+
+/** A transaction on a connection that is held already: a level of it, so that its other statements wait. */
+const beginOn = (
+  reserved: Held,
+  caller: Caller,
+  restore: Restore,
+  more: string
+): Effect.Effect<Held, PgError.PgError> => {
+  const { lease, options, permit, stages } = reserved
+  const kept: Lease = { session: lease.session, released: false, span: lease.span, release: () => {} }
+  const held = new Held(stages, kept, permit, { readOnly: false, span: options.span, parent: reserved })
+  const sent = Effect.zipRight(
+    reserved.enter(caller, held, restore),
+    restore(held.submit(caller, () => new Request(`BEGIN${more}`), control("Begin", "begin")))
+  )
+  return Effect.onExit(sent, (exit) => Effect.sync(() => void (Exit.isFailure(exit) && held.end()))).pipe(
+    Effect.as(held)
+  )
+}
+
+/**
+ * The reader stopped before the end. What only reads is rolled back by whoever has the connection next; what may have written
+ * is committed, as by the bare client, without waiting for it: there is nobody left to tell.
+ */
+const leave = (stages: Stages, held: Held, readOnly: boolean, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+  Effect.sync(() => {
+    if (held.ended) return
+    const { session } = held.lease
+    const text = Exit.isSuccess(exit) && !readOnly ? "COMMIT" : "ROLLBACK"
+    if (session.lost === undefined) {
+      session.submit(
+        new Request(text),
+        ({ error, result }) => {
+          if (text === "COMMIT" && (error !== undefined || (result as QueryArrayResult).command !== "COMMIT")) {
+            stages.recorder.streamLost(error)
+          }
+        },
+        text !== "COMMIT"
+      )
+    }
+    held.end()
+    held.lease.release()
+  })

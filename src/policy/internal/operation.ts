@@ -42,8 +42,8 @@ export interface State {
   readonly parent: State | undefined
   /** It bounds and names nothing any more: a fiber that outlives it must not inherit an expired deadline. */
   ended: boolean
-  /** A write of it was on its way when the operation was interrupted. */
-  unsettled: boolean
+  /** Writes and COMMITs of it that were sent and not certainly refused: what it did so far, or may have done. */
+  writes: number
 }
 
 const stateRef = globalValue("effect-pg-resilience/Operation/state", () =>
@@ -60,9 +60,9 @@ export const current = (fiber: { readonly getFiberRef: <A>(ref: FiberRef.FiberRe
 export const none = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.locally(self, stateRef, undefined)
 
-/** A write was cut off while in flight: no operation around it may call its outcome known. */
-export const markUnsettled = (state: State | undefined): void => {
-  for (let at = state; at !== undefined; at = at.parent) at.unsettled = true
+/** A write was sent (1), or turned out not to have been applied (-1): for it and all operations around it. */
+export const countWrite = (state: State | undefined, by: 1 | -1): void => {
+  for (let at = state; at !== undefined; at = at.parent) at.writes += by
 }
 
 /** The error of a deadline that passed. */
@@ -71,12 +71,12 @@ const expired = (state: State, limit: number): PgError.PgError => {
   const timeout = new PgError.QueryTimeoutError({
     message: `${what} did not end within ${Duration.format(Duration.millis(limit))}`,
     phase: "Execute",
-    outcome: state.unsettled ? "Unknown" : "NotApplied",
+    outcome: state.writes > 0 ? "Unknown" : "NotApplied",
     transient: true,
     attempts: 1,
     operation: state.name
   })
-  return state.unsettled ? PgError.outcomeUnknown(timeout) : timeout
+  return state.writes > 0 ? PgError.outcomeUnknown(timeout) : timeout
 }
 
 /** A limit in milliseconds, `Infinity` for `"infinity"`. */
@@ -106,7 +106,7 @@ export const bounded = <A, E, R>(
       whenOpen: options.whenOpen ?? "fail",
       parent,
       ended: false,
-      unsettled: false
+      writes: 0
     }
     const body = Effect.locally(self, stateRef, state)
     const timed: Effect.Effect<A, E | PgError.PgError, R> =

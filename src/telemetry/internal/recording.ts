@@ -60,6 +60,10 @@ export const make = ({
           operation: operation?.name ?? what
         })
       },
+      streamLost: (error) =>
+        log.say(LogLevel.Error, "stream", "A stream was left before its end, and what its query wrote was not stored", {
+          error: error === undefined ? "rolled back" : classify(error).message
+        }),
       outcomeUnknown: (error) => {
         metrics.outcomeUnknown(error.reason._tag)
         log.say(LogLevel.Error, "unknown", "Outcome unknown: a write may or may not have been applied", {
