@@ -1,7 +1,7 @@
 /** Clients of the layer under test, told apart on the server by their `application_name`. */
 import { PgClient } from "@effect/sql-pg"
 import { Context, Effect, ExecutionStrategy, Exit, Layer, Logger, LogLevel, type Redacted, Scope } from "effect"
-import { type PgError, ResilientPg } from "effect-pg-resilience"
+import { PgError, ResilientPg } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
 
@@ -55,8 +55,9 @@ export const proxied = Effect.gen(function* () {
 /** The `PgError` that an effect of the client fails with. */
 export const failure = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<PgError.PgError, A, R> =>
   Effect.map(Effect.flip(self), (error) => {
-    const cause: unknown = (error as { readonly cause?: unknown }).cause
-    return (cause ?? error) as PgError.PgError
+    const found = PgError.isPgError(error) ? error : (error as { readonly cause?: unknown }).cause
+    if (PgError.isPgError(found)) return found
+    throw new Error("not an error of the client", { cause: error })
   })
 
 /** A connection kept from the pool until `release`, or the end of the scope. */
