@@ -22,7 +22,7 @@ import * as operation from "../policy/internal/operation.js"
 import * as ReadOnly from "../policy/ReadOnly.js"
 import { send, type Work } from "./internal/attempt.js"
 import { type Attempt, conclude, guard, note, type Permit } from "./internal/guard.js"
-import { Cursor, type Reply, Request, serialize } from "./internal/session.js"
+import { CloseCursor, Cursor, type Reply, Request, serialize } from "./internal/session.js"
 import type { Caller, Restore, Stages } from "./internal/stages.js"
 import type { Lease } from "./Pool.js"
 
@@ -102,16 +102,12 @@ const workOf = (stages: Stages, sql: string, inside: operation.State | undefined
   return work
 }
 
+/** Commands whose rows come as they are asked for. */
+const queries = new Set<ReadOnly.Command>(["select", "values", "table", "show"])
+
 /** For each statement a connection of its own. */
 export class Pooled extends Base {
-  constructor(
-    private readonly stages: Stages,
-    private readonly streamed: (
-      sql: string,
-      params: ReadonlyArray<unknown>,
-      transformRows: TransformRows
-    ) => Stream.Stream<any, SqlError>
-  ) {
+  constructor(private readonly stages: Stages) {
     super()
   }
 
@@ -132,8 +128,18 @@ export class Pooled extends Base {
     })
   }
 
-  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.streamed(sql, params, transformRows)
+  /**
+   * Queries are fetched in portions, in a transaction of their own. Writes with RETURNING are executed like any statement,
+   * since the server applies them whole before it gives the first row: their outcome is known before a row is seen.
+   */
+  executeStream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Stream.Stream<any, SqlError> {
+    return queries.has(ReadOnly.inspect(sql).command)
+      ? this.stages.streamed(undefined, sql, params, transformRows)
+      : Stream.unwrap(Effect.map(this.execute(sql, params, transformRows), Stream.fromIterable))
   }
 }
 
@@ -215,6 +221,10 @@ const turnLimit = "30 seconds"
 export class Held extends Base {
   /** No statement is taken any more; whoever still has this object outlived what it was for. */
   ended = false
+  /** SAVEPOINT is on its way: there is something to go back to. */
+  opened = false
+  /** Why nothing of this level can be kept any more. */
+  spoiled: string | undefined = undefined
   /** The nested transaction that is open; statements of this level wait for its end. */
   private child: Held | undefined = undefined
   private turns: Array<() => void> = []
@@ -260,7 +270,8 @@ export class Held extends Base {
   /** To the wire as soon as no nested transaction is open. */
   submit(caller: Caller, request: () => Request, work: Work): Effect.Effect<Reply, PgError.PgError> {
     return Effect.async((resume) => {
-      if (this.ended) return resume(Effect.fail(this.outlived(caller)))
+      const refusal = this.refusal(caller)
+      if (refusal !== undefined) return resume(Effect.fail(refusal))
       if (this.child !== undefined) {
         return resume(
           Effect.zipRight(
@@ -291,7 +302,8 @@ export class Held extends Base {
   /** The place of a nested transaction, taken at once when free: at most one is open per level. */
   enter(caller: Caller, child: Held, restore: Restore): Effect.Effect<void, PgError.PgError> {
     return Effect.suspend(() => {
-      if (this.ended) return Effect.fail(this.outlived(caller))
+      const refusal = this.refusal(caller)
+      if (refusal !== undefined) return Effect.fail(refusal)
       if (this.child !== undefined)
         return Effect.zipRight(restore(this.turn(caller)), this.enter(caller, child, restore))
       this.child = child
@@ -303,10 +315,12 @@ export class Held extends Base {
   stop(): string | undefined {
     this.ended = true
     const open = this.child
+    // One that has ended already has said its last word, RELEASE or ROLLBACK TO, before ours.
+    const unfinished = open?.opened === true && !open.ended ? open.options.savepoint : undefined
     open?.end()
     this.child = undefined
     this.wake()
-    return open?.options.savepoint
+    return unfinished
   }
 
   /** `stop`, and the level around it goes on. */
@@ -350,7 +364,14 @@ export class Held extends Base {
     )
   }
 
-  private outlived(caller: Caller): PgError.PgError {
+  /** Why nothing may be sent on this level, if so. */
+  private refusal(caller: Caller): PgError.PgError | undefined {
+    if (this.ended) return this.outlived(caller)
+    if (this.spoiled === undefined) return undefined
+    return new PgError.TransactionAbortedError({ ...nothingSent(caller), message: this.spoiled })
+  }
+
+  outlived(caller: Caller): PgError.PgError {
     return new PgError.TransactionAbortedError({
       ...nothingSent(caller),
       message:
@@ -359,26 +380,47 @@ export class Held extends Base {
     })
   }
 
-  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return Stream.unwrap(
-      Effect.map(Effect.mapError(serialized(params), PgError.toSqlError), (values) => {
+  executeStream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Stream.Stream<any, SqlError> {
+    // Outside a transaction a portal lives no longer than one message.
+    return Stream.suspend(() =>
+      this.lease.session.status === "I"
+        ? this.stages.streamed(this, sql, params, transformRows)
+        : this.fetched(sql, params, transformRows)
+    )
+  }
+
+  /** Rows in portions, in the transaction that is open. */
+  fetched(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows): Stream.Stream<any, SqlError> {
+    return Stream.unwrapScoped(
+      Effect.flatMap(Effect.mapError(serialized(params), PgError.toSqlError), (values) => {
+        const { lease } = this
         const cursor = new Cursor(sql, values, fetchSize)
         let more = true
-        return Stream.repeatEffectChunkOption(
-          Effect.suspend((): Effect.Effect<Chunk.Chunk<any>, Option.Option<SqlError>> => {
-            if (!more) return Effect.fail(Option.none())
-            return Effect.mapBoth(
-              this.run(sql, () => cursor),
-              {
-                onFailure: Option.some,
-                onSuccess: ({ result, suspended }) => {
-                  more = suspended
-                  const { rows } = result as QueryArrayResult
-                  return Chunk.unsafeFromArray(transformRows === undefined ? rows : (transformRows(rows) as Array<any>))
-                }
+        const pull = Effect.suspend((): Effect.Effect<Chunk.Chunk<any>, Option.Option<SqlError>> => {
+          if (!more) return Effect.fail(Option.none())
+          return Effect.mapBoth(
+            this.run(sql, () => cursor),
+            {
+              onFailure: Option.some,
+              onSuccess: ({ result, suspended }) => {
+                more = suspended
+                const { rows } = result as QueryArrayResult
+                return Chunk.unsafeFromArray(transformRows === undefined ? rows : (transformRows(rows) as Array<any>))
               }
-            )
-          })
+            }
+          )
+        })
+        // Not waited for, and yet before anything that follows on this connection.
+        const forget = Effect.sync(() => {
+          if (!lease.released && lease.session.status === "T") lease.session.submit(new CloseCursor(cursor), () => {})
+        })
+        return Effect.as(
+          Effect.addFinalizer(() => forget),
+          Stream.repeatEffectChunkOption(pull)
         )
       })
     )
