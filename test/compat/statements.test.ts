@@ -6,7 +6,7 @@ import { assert, layer } from "@effect/vitest"
 import { Chunk, Effect, Exit, Stream, String } from "effect"
 import * as Pg from "pg"
 import * as TestPg from "../support/TestPg.js"
-import { agree } from "./support.js"
+import { agree, ours } from "./support.js"
 
 const setup = `
   CREATE TYPE mood AS ENUM ('sad', 'happy');
@@ -204,6 +204,31 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("State
       assert.deepStrictEqual(Chunk.toReadonlyArray(inside), Chunk.toReadonlyArray(outside))
       assert.deepStrictEqual(Chunk.toReadonlyArray(part), [{ n: 1 }, { n: 2 }, { n: 3 }])
     })
+  )
+
+  it.scoped("streams beside other statements of the same transaction, where the bare client stands still", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const numbers = (to: number) => sql<{ n: number }>`SELECT n FROM generate_series(1, ${to}::int) AS n`.stream
+      const sums = yield* sql.withTransaction(
+        numbers(300).pipe(
+          // For each portion another statement, and another stream that is read to its end meanwhile.
+          Stream.mapChunksEffect((chunk) =>
+            Effect.gen(function* () {
+              const [row] = yield* sql<{ size: number }>`SELECT ${Chunk.size(chunk)}::int AS size`
+              const inner = yield* Stream.runCount(numbers(200))
+              return Chunk.of([row?.size, inner])
+            })
+          ),
+          Stream.runCollect
+        )
+      )
+      assert.deepStrictEqual(Chunk.toReadonlyArray(sums), [
+        [128, 200],
+        [128, 200],
+        [44, 200]
+      ])
+    }).pipe(Effect.provide(ours()))
   )
 
   it.effect("reserves one session until the scope closes, with everything that a connection can do", () =>
