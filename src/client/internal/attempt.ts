@@ -100,15 +100,18 @@ export const send = (
   const since = performance.now()
   // What may be in the database once it is sent: not a read, and not inside a transaction that is still open.
   const counts = !work.readOnly && (work.isCommit || work.pooled || work.transactionControl || session.status === "I")
-  if (counts) operation.countWrite(caller.operation, 1)
+  const count = (by: 1 | -1) => operation.countWrite(caller.operation, by, work.isCommit)
+  if (counts) count(1)
+  let answered = false
   const slot: Slot = session.submit(
     request,
     (reply) => {
+      answered = true
       const elapsedMs = performance.now() - since
       const error = reply.error === undefined ? undefined : failureOf(stages, caller, work, reply, elapsedMs)
       // Not told to read only, and yet refused to write: this is a standby now.
       if (error?._tag === "ReadOnlyError" && !work.readOnly) stages.pool.turnedReadOnly()
-      if (counts && error?.outcome === "NotApplied") operation.countWrite(caller.operation, -1)
+      if (counts && error?.outcome === "NotApplied") count(-1)
       hooks.answered(error, elapsedMs)
       stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error)
       resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
@@ -116,10 +119,12 @@ export const send = (
     !work.isCommit
   )
   return Effect.sync(() => {
+    // Interrupted before it could go on with the answer that it had: nothing is abandoned, and what was done is done.
+    if (answered) return
     slot.onSettled = hooks.settled
     const inFlight = session.abandon(slot)
     if (counts && inFlight) stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
-    if (counts && !inFlight) operation.countWrite(caller.operation, -1)
+    if (counts && !inFlight) count(-1)
     hooks.abandoned(inFlight)
   })
 }

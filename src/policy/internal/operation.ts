@@ -44,6 +44,8 @@ export interface State {
   ended: boolean
   /** Writes and COMMITs of it that were sent and not certainly refused: what it did so far, or may have done. */
   writes: number
+  /** Of these, those that may be made only once. */
+  onceOnly: number
 }
 
 const stateRef = globalValue("effect-pg-resilience/Operation/state", () =>
@@ -60,9 +62,16 @@ export const current = (fiber: { readonly getFiberRef: <A>(ref: FiberRef.FiberRe
 export const none = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.locally(self, stateRef, undefined)
 
-/** A write was sent (1), or turned out not to have been applied (-1): for it and all operations around it. */
-export const countWrite = (state: State | undefined, by: 1 | -1): void => {
-  for (let at = state; at !== undefined; at = at.parent) at.writes += by
+/**
+ * A write was sent (1), or turned out not to have been applied (-1): for it and all operations around it. What an
+ * idempotent operation writes may be made again, but not the COMMIT of a transaction in it.
+ */
+export const countWrite = (state: State | undefined, by: 1 | -1, isCommit = false): void => {
+  const onceOnly = isCommit || state?.idempotent !== true ? by : 0
+  for (let at = state; at !== undefined; at = at.parent) {
+    at.writes += by
+    at.onceOnly += onceOnly
+  }
 }
 
 /** The error of a deadline that passed. */
@@ -76,7 +85,7 @@ const expired = (state: State, limit: number): PgError.PgError => {
     attempts: 1,
     operation: state.name
   })
-  return state.writes > 0 ? PgError.outcomeUnknown(timeout) : timeout
+  return state.onceOnly > 0 ? PgError.outcomeUnknown(timeout) : timeout
 }
 
 /** A limit in milliseconds, `Infinity` for `"infinity"`. */
@@ -106,7 +115,8 @@ export const bounded = <A, E, R>(
       whenOpen: options.whenOpen ?? "fail",
       parent,
       ended: false,
-      writes: 0
+      writes: 0,
+      onceOnly: 0
     }
     const body = Effect.locally(self, stateRef, state)
     const timed: Effect.Effect<A, E | PgError.PgError, R> =
