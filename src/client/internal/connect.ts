@@ -18,6 +18,7 @@ import { open, query, type Session, terminated } from "./session.js"
 const abandoned = terminated("its set-up failed, or was given up")
 
 export interface Connector {
+  /** To be run on the live clock, which `connectTimeout` goes by. */
   readonly connect: Effect.Effect<Session, PgError.PgError>
   /** What goes behind BEGIN when the startup message could not carry it: empty, or `; SET LOCAL …`. */
   readonly setLocal: () => string
@@ -47,8 +48,7 @@ export const make = (
       ...(refused ? {} : Object.fromEntries(limits.map(([name, value]) => [name, String(value)]))),
       ...(config.stream === undefined ? {} : { stream: config.stream }),
       types: config.types,
-      keepAlive,
-      ...(Number.isFinite(connectTimeout) ? { connectionTimeoutMillis: connectTimeout } : {})
+      keepAlive
     }
   }
 
@@ -81,25 +81,61 @@ export const make = (
   }
 
   /** Settings by a statement: what a pooler refuses in the startup message it passes on like any other. */
-  const settle = (session: Session): Effect.Effect<void, unknown> =>
-    Effect.gen(function* () {
-      if (settings.length > 0) {
-        const calls = settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, false)`)
-        yield* Effect.mapError(query(session, `SELECT ${calls.join(", ")}`, settings.flat()), refusedSettings)
-      }
-      if (onConnect !== undefined) yield* onConnect(session)
-    }).pipe(
-      Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => session.destroy(abandoned))))
-    )
+  const set = (session: Session): Effect.Effect<unknown, unknown> => {
+    if (settings.length === 0) return Effect.void
+    const calls = settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, false)`)
+    return Effect.mapError(query(session, `SELECT ${calls.join(", ")}`, settings.flat()), refusedSettings)
+  }
 
-  const once = Effect.flatMap(password, (password) =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        Effect.suspend(() => restore(open(driver(password)))),
-        (session) => Effect.as(restore(settle(session)), session)
+  /** The program's set-up, and the end of what it gave up on the way: the next statement is to find the wire free. */
+  const setUp = (session: Session): Effect.Effect<void, unknown> =>
+    onConnect === undefined
+      ? Effect.void
+      : Effect.zipRight(
+          Effect.disconnect(onConnect(session)),
+          Effect.async<void>((resume) => session.whenIdle(() => resume(Effect.void)))
+        )
+
+  const late = (what: string) =>
+    new PgError.ConnectionError({
+      message: `Connecting took longer than connectTimeout (${connectTimeout} ms): it waited for ${what}`,
+      phase: "Acquire",
+      outcome: "NotApplied",
+      transient: true,
+      attempts: 1
+    })
+
+  /**
+   * All of it within `connectTimeout`, as whoever comes next waits for this one: the pool opens no other connection beside
+   * a prober's. What is the program's own is left behind if it can not be interrupted; the session is destroyed.
+   */
+  const once = Effect.suspend(() => {
+    let session: Session | undefined
+    let step = "the effect that gives the password"
+    const steps = Effect.gen(function* () {
+      const secret = yield* Effect.disconnect(password)
+      step = "the server's answer"
+      const opened = yield* Effect.uninterruptibleMask((restore) =>
+        Effect.map(
+          Effect.suspend(() => restore(open(driver(secret)))),
+          (opened) => {
+            session = opened
+            return opened
+          }
+        )
       )
+      step = "the option `parameters`"
+      yield* set(opened)
+      step = "`onConnect`"
+      yield* setUp(opened)
+      return opened
+    })
+    return steps.pipe(
+      Effect.interruptible,
+      Effect.timeoutFail({ duration: connectTimeout, onTimeout: () => late(step) }),
+      Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => session?.destroy(abandoned))))
     )
-  )
+  })
 
   const withSettings = Effect.catchIf(
     once,

@@ -185,7 +185,7 @@ export class Session {
   /** Called once, when it is lost without our asking. */
   onLost: ((cause: unknown) => void) | undefined = undefined
   onClosed: (() => void) | undefined = undefined
-  /** Called when a statement in flight is abandoned; whoever answers calls `resume`. */
+  /** Called when a statement in flight is abandoned: nothing else is sent until whoever settles it calls `resume`. */
   onAbandoned: ((session: Session, slot: Slot) => void) | undefined = undefined
   private active: Slot | undefined = undefined
   private queue: Array<Slot> = []
@@ -250,26 +250,28 @@ export class Session {
     this.send({ request, onReply, onSettled: undefined, inTransaction: false, cancellable: false })
   }
 
-  /** Nobody wants this reply any more. In flight: the queue is held until `resume`. Returns whether it was in flight. */
+  /** Nobody wants this reply any more. In flight, it is settled, if anybody does so. Returns whether it was in flight. */
   abandon(slot: Slot): boolean {
     slot.onReply = undefined
     if (slot !== this.active) {
       this.queue = this.queue.filter((other) => other !== slot)
       return false
     }
-    if (!this.held) {
-      this.held = true
-      this.onAbandoned?.(this, slot)
-    }
+    this.settle(slot)
     return true
   }
 
   /** Cancel what is on the wire, although somebody still waits for its reply, which then is the server's refusal. */
   cutOff(): void {
     const slot = this.active
-    if (slot === undefined || !slot.cancellable || this.held) return
+    if (slot?.cancellable) this.settle(slot)
+  }
+
+  /** Where nobody settles (set-up, LISTEN), what is abandoned comes to its end by itself, and the queue goes on then. */
+  private settle(slot: Slot): void {
+    if (this.held || this.onAbandoned === undefined) return
     this.held = true
-    this.onAbandoned?.(this, slot)
+    this.onAbandoned(this, slot)
   }
 
   /** The abandoned statement is settled: go on with the queue. */
@@ -376,8 +378,7 @@ export class Session {
 }
 
 /**
- * Open a session. Bounded by `connectionTimeoutMillis`; fails with what `pg` or the socket said. Interrupted, the socket
- * is destroyed.
+ * Open a session. Fails with what `pg` or the socket said. Interrupted, the socket is destroyed.
  */
 export const open = (config: Pg.ClientConfig): Effect.Effect<Session, unknown> =>
   Effect.async((resume) => {

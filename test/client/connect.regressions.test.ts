@@ -1,0 +1,95 @@
+/** Set-ups of connections that hang, or leave something behind. */
+import { assert, layer } from "@effect/vitest"
+import { Effect, Exit, Fiber, Option, Ref, Stream } from "effect"
+import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
+import * as TestPg from "../support/TestPg.js"
+import { clientOf, failure, proxied } from "./support.js"
+
+layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Connecting", (it) => {
+  it.scoped("a set-up that gets no answer ends at connectTimeout, and the next connection serves", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      const { pool, sql } = yield* clientOf({
+        url,
+        retry: false,
+        connectTimeout: "1 second",
+        acquireTimeout: "20 seconds",
+        parameters: { search_path: "public" }
+      })
+      const held = yield* proxy.hold({ on: FaultProxy.query(/set_config/) })
+      const waiting = yield* Effect.fork(failure(sql`SELECT 1`))
+      yield* held.happened()
+      yield* proxy.blackHole({ existing: true })
+      const error = yield* Fiber.join(waiting)
+      assert.strictEqual(error._tag, "ConnectionError")
+      assert.isTrue(error.transient)
+      assert.strictEqual(error.outcome, "NotApplied")
+      assert.include(error.message, "connectTimeout (1000 ms)")
+      assert.include(error.message, "`parameters`")
+      assert.deepStrictEqual(yield* sql`SELECT 1 AS one`, [{ one: 1 }])
+      assert.strictEqual((yield* pool).total, 1)
+    })
+  )
+
+  for (const [what, never] of [
+    ["interruptible", Effect.never],
+    ["uninterruptible", Effect.uninterruptible(Effect.never)]
+  ] as const) {
+    it.scoped(`a password or an onConnect that never comes ends at connectTimeout: ${what}`, () =>
+      Effect.gen(function* () {
+        const server = yield* EmbeddedPostgres.EmbeddedPostgres
+        const { database, host, password, port, username } = server.config
+        const calls = yield* Ref.make(0)
+        const once = Effect.flatMap(
+          Ref.getAndUpdate(calls, (n) => n + 1),
+          (n) => (n === 0 ? never : Effect.void)
+        )
+        const options = { retry: false, connectTimeout: "500 millis", acquireTimeout: "20 seconds" } as const
+        const settings = [
+          ["the password", { url: undefined, database, host, port, username, password: Effect.as(once, password) }],
+          ["`onConnect`", { onConnect: () => once }]
+        ] as const
+        for (const [name, setting] of settings) {
+          yield* Ref.set(calls, 0)
+          const { sessions, sql } = yield* clientOf({ ...options, ...setting })
+          const error = yield* failure(sql`SELECT 1`)
+          assert.strictEqual(error._tag, "ConnectionError")
+          assert.include(error.message, name)
+          assert.deepStrictEqual(yield* sql`SELECT 1 AS one`, [{ one: 1 }])
+          // The one that hung is gone from the server, too.
+          yield* TestPg.eventually(sessions, ({ length }) => length === 1)
+        }
+      })
+    )
+  }
+
+  it.scoped("what onConnect gives up on the way is waited for before the connection's first use", () =>
+    Effect.gen(function* () {
+      const given = yield* Ref.make<ReadonlyArray<Option.Option<unknown>>>([])
+      const { pool, sql } = yield* clientOf({
+        maxConnections: 1,
+        onConnect: (connection) =>
+          connection.execute("SELECT pg_sleep(0.5)", [], undefined).pipe(
+            Effect.timeoutOption("50 millis"),
+            Effect.flatMap((result) => Ref.update(given, (all) => [...all, result]))
+          )
+      })
+      assert.deepStrictEqual(yield* sql`SELECT 1 AS one`, [{ one: 1 }])
+      assert.deepStrictEqual(yield* Ref.get(given), [Option.none()])
+      assert.strictEqual((yield* pool).idle, 1)
+    })
+  )
+
+  it.scoped("interrupting a listen that connects takes no connectTimeout", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      const { listen } = yield* clientOf({ url, connectTimeout: "10 minutes" })
+      const startup = yield* proxy.hold({ on: FaultProxy.kind("StartupMessage") })
+      const fiber = yield* Effect.fork(Stream.runDrain(listen("news")))
+      yield* startup.happened()
+      assert.isTrue(Exit.isInterrupted(yield* Fiber.interrupt(fiber)))
+      yield* startup.release
+      yield* TestPg.eventually(proxy.stats, ({ open }) => open === 0)
+    })
+  )
+})
