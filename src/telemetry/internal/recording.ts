@@ -111,7 +111,7 @@ export const make = ({
     },
     server: (error, awaySeconds) => {
       if (error !== undefined) {
-        if (!lost) log.say(LogLevel.Error, "server", "Server lost", { error: error._tag, message: error.message })
+        if (!lost) log.say(LogLevel.Error, "server", "Server lost", { error: error._tag, reason: error.message })
         lost = true
       } else if (lost) {
         lost = false
