@@ -1,6 +1,6 @@
 /** From anything that a driver throws to a `PgError`: pure, total and driven by the table in `SqlState.ts`. */
 import { make, outcomeUnknown } from "./internal/build.js"
-import { isForeign, messageOf } from "./internal/message.js"
+import { messageOf, speakerOf } from "./internal/message.js"
 import { oneLine, text } from "./internal/read.js"
 import { isPgError, type Observed, observe, type Recognised, recognise } from "./internal/recognise.js"
 import { Sanitised } from "./internal/sanitise.js"
@@ -52,13 +52,28 @@ const cancelled = ({ message }: Observed, { cancelledByUs, elapsed, statementTim
     : foreign
 }
 
+/** Tags that say something of the session or the server, and not of the statement. */
+const ofServer: ReadonlySet<SqlState.ClassifiedTag> = new Set([
+  "ConnectionError",
+  "ServerUnavailableError",
+  "TooManyConnectionsError",
+  "ResourceError",
+  "QueryTimeoutError",
+  "ReadOnlyError"
+])
+
 /** The row, as far as other facts than SQLSTATE and message do not change it. */
 const judge = ({ observed, rule }: Recognised, facts: Facts): SqlState.Rule => {
   const { routine, severity } = observed.fields
   if (observed.sqlState === "57014" && (routine === undefined || routine === "ProcessInterrupts")) {
     return cancelled(observed, facts)
   }
-  if (observed.sqlState?.startsWith("08") && isForeign(observed)) return SqlState.bySqlState("HV00N")
+  const speaker = speakerOf(observed)
+  if (speaker !== undefined && ofServer.has(rule.tag)) {
+    const remote = observed.sqlState?.startsWith("08") ? "HV00N" : "HV000"
+    const row = SqlState.bySqlState(speaker === "function" ? "P0001" : remote)
+    return { ...row, outcomeUnknown: rule.outcomeUnknown }
+  }
   if (rule.tag === "ReadOnlyError" && facts.readOnly) {
     return { ...rule, transient: false, advice: "the program itself asked for a read-only transaction" }
   }
@@ -81,7 +96,8 @@ const exposedFields = (error: unknown): Pick<Failure, "detail" | "hint" | "where
  *
  * The table decides. Beyond it: 57014 is our own timeout or interruption when we cancelled, a `StatementTimeoutError` when
  * the time or the text says so, and otherwise somebody else's cancel; what ends the session before it has begun is a
- * `ConnectionError`; 08007 and 40003 are an `OutcomeUnknownError` whatever `facts.outcome` says.
+ * `ConnectionError`; 08007 and 40003 are an `OutcomeUnknownError` whatever `facts.outcome` says; what RAISE or another
+ * server says is never about this session or server (see `SqlState.ts`).
  */
 export const classify = (cause: unknown, facts: Facts = {}): PgError => {
   const found = recognise(cause) ?? { rule: SqlState.unlisted, observed: observe(cause) }
@@ -110,18 +126,22 @@ export const classify = (cause: unknown, facts: Facts = {}): PgError => {
   return rule.outcomeUnknown ? outcomeUnknown(error) : error
 }
 
-/** SQLSTATEs and classes after which the session is gone, whatever word the server's language has for FATAL. */
-const lastStates = new Set(["57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53300", "28"])
+/** SQLSTATEs and classes after which the session is gone, where the server's language has words of its own for FATAL. */
+const lastStates = new Set(["57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53300", "28", "08"])
 
 const endsSession = (sqlState: string, severity: string | undefined): boolean => {
   if (severity === "FATAL" || severity === "PANIC") return true
-  const sqlClass = sqlState.slice(0, 2)
-  return lastStates.has(sqlState) || lastStates.has(sqlClass) || (sqlClass === "08" && severity !== "ERROR")
+  return severity !== "ERROR" && (lastStates.has(sqlState) || lastStates.has(sqlState.slice(0, 2)))
 }
+
+/** A pooler closes the connection after these, also when it calls them an ERROR. */
+const poolerCloses = ({ observed, rule }: Recognised): boolean =>
+  observed.sqlState?.startsWith("08") === true && SqlState.poolerMessages.includes(rule)
 
 /**
  * Whether the connection that gave this error is of no more use: the server ended the session, or the socket broke, or the
- * conversation on it is out of step. Never throws.
+ * conversation on it is out of step. A server's ERROR never is: the session and its transaction live on, whatever SQLSTATE
+ * a function has given it; where that is wrong, the socket's end says so. Never throws.
  */
 export const isFatal = (cause: unknown): boolean => {
   const found = recognise(cause)
@@ -131,22 +151,37 @@ export const isFatal = (cause: unknown): boolean => {
     return found.sqlState === undefined ? found._tag === "ConnectionError" : endsSession(found.sqlState, found.severity)
   }
   const { observed, rule } = found
-  if (observed.sqlState !== undefined) return endsSession(observed.sqlState, observed.fields.severity)
+  if (observed.sqlState !== undefined) {
+    if (speakerOf(observed) !== undefined) return false
+    return endsSession(observed.sqlState, observed.fields.severity) || poolerCloses(found)
+  }
   return rule.tag === "ConnectionError" || rule.tag === "AuthenticationError" || rule.tag === "QueryTimeoutError"
 }
 
+/** Classes in which whoever stands between us and the server speaks of that server, and not of the statement. */
+const ofPooler = new Set(["53", "57", "58", "XX"])
+
 /**
- * Whether the error is an answer of the server that proves that the statement was not applied: every ERROR (but see
- * `CallFacts.opaque`), and of those that end the session the ones that cannot come after a commit. A session that an
- * administrator or a crash ended (57P01, 57P02) may have committed before it could say so. Never throws.
+ * Whether the error is an answer that proves that the statement was not applied: an ERROR of the server (but see
+ * `CallFacts.opaque`), and what ends the session but cannot come after a commit (`Rule.settles`). None is:
+ *
+ * - what says itself that nobody knows (08007, 40003);
+ * - the end of a session by an administrator or a crash (57P01, 57P02): it may have committed before it could say so;
+ * - class 08, and of an answer without a routine also 53, 57, 58 and XX, with any severity: a pooler's word, also with
+ *   ERROR, for a server that it lost with the statement under way. PostgreSQL itself always names a routine.
+ *
+ * It proves nothing of what a foreign server has done with its part. Never throws.
  */
 export const isFinalAnswer = (cause: unknown): boolean => {
   const found = recognise(cause)
   if (found === undefined || isPgError(found)) return false
   const { observed, rule } = found
-  const { severity } = observed.fields
+  const { routine, severity } = observed.fields
   if (observed.sqlState === undefined || rule.outcomeUnknown) return false
-  return severity === "ERROR" || rule.settles === true || !endsSession(observed.sqlState, severity)
+  if (rule.settles || speakerOf(observed) !== undefined) return true
+  const sqlClass = observed.sqlState.slice(0, 2)
+  if (sqlClass === "08" || (routine === undefined && ofPooler.has(sqlClass))) return false
+  return !endsSession(observed.sqlState, severity)
 }
 
 const matches = (rules: ReadonlyArray<string>) => (cause: unknown) => {

@@ -158,6 +158,30 @@ const simple: ReadonlyArray<readonly [name: string, expected: Expected, sql: str
     ["40001", "SerializationError", true],
     "SELECT complain('x', '40001')"
   ],
+  ...["57P01", "57P03", "08006", "53300", "25006"].map(
+    (sqlState) =>
+      [
+        `RAISE with ${sqlState}, which is not about this session`,
+        [sqlState, "UnknownError", false],
+        `SELECT complain('x', '${sqlState}')`
+      ] as const
+  ),
+  ["RAISE with 28000", ["28000", "AuthenticationError", false], "SELECT complain('x', '28000')"],
+  [
+    "another server that dblink cannot reach",
+    ["08001", "UnknownError", true],
+    "SELECT * FROM dblink('host=127.0.0.1 port=1', 'SELECT 1') AS t (n int)",
+    "CREATE EXTENSION IF NOT EXISTS dblink"
+  ],
+  [
+    "another server that postgres_fdw cannot reach",
+    ["08001", "UnknownError", true],
+    "SELECT * FROM far",
+    `CREATE EXTENSION postgres_fdw;
+     CREATE SERVER nowhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1');
+     CREATE USER MAPPING FOR CURRENT_USER SERVER nowhere;
+     CREATE FOREIGN TABLE far (n int) SERVER nowhere`
+  ],
   [
     "a CASE without a branch",
     ["20000", "UnknownError", false],

@@ -11,6 +11,7 @@ import {
 } from "../../src/error/classify.js"
 import * as PgError from "../../src/error/PgError.js"
 import * as SqlState from "../../src/error/SqlState.js"
+import { ofError, success } from "../../src/policy/internal/verdict.js"
 import { answer, facts, hostile, systemError, thrown } from "./arbitraries.js"
 
 /** Tag and transience in one word. */
@@ -18,6 +19,9 @@ const verdict = (cause: unknown, known?: Facts) => {
   const { _tag, transient } = classify(cause, known)
   return `${_tag} ${transient ? "transient" : "permanent"}`
 }
+
+/** A SQLSTATE that the row of the table is for. */
+const sqlStateOf = (match: string) => match.slice(0, 5).split("+")[0]!.padEnd(5, "0")
 
 const assertSound = (error: PgError.PgError) => {
   assert.isTrue(PgError.isPgError(error))
@@ -223,6 +227,73 @@ describe("classify", () => {
     const remote = answer({ code: "08006", routine: "pgfdw_report_error" })
     assert.strictEqual(verdict(remote), "UnknownError transient")
     assert.isFalse(isFatal(remote))
+    for (const code of ["57P01", "53100", "25006"]) {
+      assert.strictEqual(verdict(answer({ code, routine: "dblink_res_error" })), "UnknownError permanent")
+    }
+    assert.strictEqual(verdict(answer({ code: "23505", routine: "pgfdw_report_error" })), "UniqueViolation permanent")
+    assert.strictEqual(
+      verdict(answer({ code: "08007", routine: "pgfdw_report_error" })),
+      "OutcomeUnknownError permanent"
+    )
+  })
+
+  describe("of RAISE with a SQLSTATE of the program's choice", () => {
+    const raised = (code: string, severity = "ERROR") => answer({ code, severity, routine: "exec_stmt_raise" })
+
+    it.each([
+      ["40001", "SerializationError transient"],
+      ["40P01", "DeadlockError transient"],
+      ["55P03", "LockTimeoutError transient"],
+      ["23505", "UniqueViolation permanent"],
+      ["23514", "ConstraintError permanent"],
+      ["28000", "AuthenticationError permanent"],
+      ["42501", "AuthorizationError permanent"],
+      ["P0001", "UnknownError permanent"]
+    ])("takes %s, which is about the statement, at its word", (code, expected) => {
+      assert.strictEqual(verdict(raised(code)), expected)
+    })
+
+    it.each([
+      "08000",
+      "08001",
+      "08006",
+      "08P01",
+      "25006",
+      "25P03",
+      "25P04",
+      "53000",
+      "53100",
+      "53300",
+      "53400",
+      "57P01",
+      "57P02",
+      "57P03",
+      "57P04",
+      "57P05",
+      "58000",
+      "58030"
+    ])("does not believe that %s is about the session or the server", (code) => {
+      for (const severity of ["ERROR", "FEHLER"]) {
+        const error = classify(raised(code, severity))
+        assert.include(error, { _tag: "UnknownError", transient: false, sqlState: code, code })
+        assert.match(error.message, /^a function raised an error \(/)
+        assert.deepStrictEqual(ofError(error, true), success, "the circuit breaker sees a sign of life")
+        assert.isFalse(isFatal(raised(code, severity)))
+        assert.isTrue(isFinalAnswer(raised(code, severity)))
+      }
+    })
+
+    it("believes that nobody knows the outcome, but not that the connection was lost", () => {
+      const error = classify(raised("08007"))
+      assert(error._tag === "OutcomeUnknownError")
+      assert.strictEqual(error.reason._tag, "UnknownError")
+      assert.isFalse(isFinalAnswer(raised("08007")))
+    })
+
+    it("believes the end of the session, which a trigger on login brings about", () => {
+      assert.strictEqual(verdict(raised("57P03", "FATAL")), "ServerUnavailableError transient")
+      assert.isTrue(isFatal(raised("P0001", "FATAL")))
+    })
   })
 
   it("knows a pooler's messages, whatever their SQLSTATE, and not those that PostgreSQL itself may send", () => {
@@ -272,6 +343,14 @@ describe("isStaleStatement", () => {
 })
 
 describe("isFatal", () => {
+  it("is false of an ERROR of the server, whatever its SQLSTATE says", () => {
+    const ends = ["57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53300", "28000", "28P01", "08006"]
+    for (const code of [...ends, ...SqlState.table.map(({ match }) => sqlStateOf(match))]) {
+      assert.isFalse(isFatal(answer({ code })), code)
+      assert.isFalse(isFatal(classify(answer({ code }))), code)
+    }
+  })
+
   it("is true of what ends a session or breaks the conversation", () => {
     for (const cause of [
       answer({ code: "XX000", severity: "PANIC" }),
@@ -279,6 +358,8 @@ describe("isFatal", () => {
       ...["57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53300", "28000", "28P01", "08006"].map(
         (code) => answer({ code, severity: "ВАЖНО" })
       ),
+      answer({ code: "08P01", routine: undefined, message: "server conn crashed?" }),
+      answer({ code: "08P01", routine: undefined, message: "query_wait_timeout" }),
       systemError("ECONNRESET"),
       systemError("ERR_SSL_DECRYPTION_FAILED_OR_BAD_RECORD_MAC"),
       new Error("Connection terminated unexpectedly"),
@@ -300,6 +381,8 @@ describe("isFatal", () => {
       answer({ code: "25P02" }),
       answer({ code: "08P01", routine: "exec_bind_message" }),
       answer({ code: "25006" }),
+      answer({ code: "08P01", routine: undefined, message: "nothing that a pooler is known to say" }),
+      answer({ code: "08006", routine: "pgfdw_report_error", severity: "FEHLER" }),
       classify(answer({ code: "23505" })),
       new Error("timeout exceeded when trying to connect"),
       new SyntaxError("Unexpected token"),
@@ -311,10 +394,57 @@ describe("isFatal", () => {
 })
 
 describe("isFinalAnswer", () => {
-  it("is true of every ERROR, and of the ends of a session that cannot come after a commit", () => {
+  /** What can come although the statement was committed: the answer tells of a server that somebody else lost. */
+  const inDoubt = ["08000", "08007", "08P01", "40003"]
+  const inDoubtOfPooler = [
+    ...["53000", "53100", "57000", "57014", "57P01", "57P02", "57P04", "58000", "58030", "XX000"],
+    ...inDoubt
+  ]
+
+  it.each(SqlState.table)("asks of the row $match whether an ERROR can come after a commit", ({ match }) => {
+    const code = sqlStateOf(match)
+    const routine = match.split("+")[1] ?? "a_routine"
+    const mistake = match === "08P01+exec_bind_message"
+    assert.strictEqual(isFinalAnswer(answer({ code, routine })), mistake || !inDoubt.includes(code))
+    assert.strictEqual(isFinalAnswer(answer({ code, routine: undefined })), !inDoubtOfPooler.includes(code))
+  })
+
+  it.each(SqlState.poolerMessages)("asks of a pooler's “$match” the same, with any severity", ({ match, settles }) => {
+    for (const severity of ["ERROR", "FATAL"]) {
+      for (const code of ["08P01", "XX000", "58000"]) {
+        const said = answer({ code, severity, routine: undefined, message: `${match} and more` })
+        assert.strictEqual(isFinalAnswer(said), settles === true, `${severity} ${code}`)
+      }
+    }
+  })
+
+  it("knows which of a pooler's messages tell of a server that was lost with the statement under way", () => {
+    assert.deepStrictEqual(
+      SqlState.poolerMessages.filter((row) => !row.settles).map((row) => row.match),
+      [
+        "admin forced disconnect",
+        "(EDBHANDLEREXITED)",
+        "client unexpected eof",
+        "client_idle_timeout",
+        "server conn crashed?",
+        "server connection closed",
+        "unexpected eof",
+        "idle transaction timeout",
+        "query timeout",
+        "query_timeout",
+        "transaction timeout"
+      ]
+    )
+  })
+
+  it("is true of the ERRORs of the server, and of the ends of a session that cannot come after a commit", () => {
     for (const cause of [
       answer({ code: "23505" }),
       answer({ code: "57P01" }),
+      answer({ code: "57P01", severity: "FEHLER", routine: "exec_stmt_raise" }),
+      answer({ code: "08006", routine: "pgfdw_report_error" }),
+      answer({ code: "08001", routine: "connect_pg_server" }),
+      answer({ code: "08P01", routine: "exec_bind_message" }),
       answer({ code: "25P03", severity: "FATAL" }),
       answer({ code: "25P04", severity: "FATAL" }),
       answer({ code: "57P05", severity: "FATAL" }),
@@ -334,6 +464,10 @@ describe("isFinalAnswer", () => {
       answer({ code: "08007" }),
       answer({ code: "40003" }),
       answer({ code: "08P01", severity: "FATAL", routine: undefined, message: "server conn crashed?" }),
+      answer({ code: "08P01", routine: undefined, message: "server conn crashed?" }),
+      answer({ code: "08P01", routine: undefined, message: "server lifetime over" }),
+      answer({ code: "08006", routine: undefined, message: "odyssey: c1: remote server read/write error" }),
+      answer({ code: "58000", routine: undefined, message: "error receiving data from server" }),
       systemError("ECONNRESET"),
       new SyntaxError("Unexpected token"),
       undefined

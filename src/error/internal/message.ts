@@ -9,11 +9,19 @@ export const maxMessage = 400
 /** So much of it may be what happened: code and advice have to fit behind. */
 const maxHead = 260
 
-/** Functions in the server that pass on what another server said. */
-const foreign = /^(pgfdw_|dblink_)/
+/** Functions in the server that pass on what PL/pgSQL's RAISE says, and what another server or the way to it does. */
+const raise = "exec_stmt_raise"
+const foreign = /^(pgfdw_|dblink_|connect_pg_server$)/
 
-/** Whether the error is about the server's own connection to another server. */
-export const isForeign = ({ fields: { routine } }: Observed): boolean => routine !== undefined && foreign.test(routine)
+/**
+ * Who speaks, if not the server of its own session. Both are an ERROR, whatever word the server's language has for it;
+ * only in a trigger on login does RAISE end the session.
+ */
+export const speakerOf = ({ fields: { routine, severity } }: Observed): "function" | "foreign server" | undefined => {
+  if (routine === undefined || severity === "FATAL") return undefined
+  if (routine === raise) return "function"
+  return foreign.test(routine) ? "foreign server" : undefined
+}
 
 /** The token at which the grammar gave up is shown when it is a name or a sign, not when it is a literal. */
 const literal = / at or near "(?![\p{L}_"(),;.*=<>+\-/:[\]]).*$/su
@@ -21,7 +29,7 @@ const literal = / at or near "(?![\p{L}_"(),;.*=<>+\-/:[\]]).*$/su
 /** Whether the server's own message holds no data. RAISE may put data under any SQLSTATE. */
 const showable = ({ observed, rule: { shown } }: Recognised): boolean => {
   const { error, fields } = observed
-  if (shown === undefined || fields.routine === "exec_stmt_raise" || isForeign(observed)) return false
+  if (shown === undefined || fields.routine === raise || speakerOf(observed) !== undefined) return false
   return shown === "always" || (!text(error, "where") && (shown === "plain" || fields.position !== undefined))
 }
 

@@ -1,7 +1,7 @@
 /**
  * The part of the classification table that is not about SQLSTATEs: codes of the system, messages of driver and poolers.
  *
- * Sources: node-postgres 8.23, Node 20, PgBouncer 1.25, Supavisor.
+ * Sources: node-postgres 8.23, Node 20, PgBouncer 1.10 to 1.25, Supavisor.
  */
 import { backoff, byBeginning, group, type Rule, replaced, unnamed } from "./rule.js"
 
@@ -150,7 +150,8 @@ export const driverMessages: ReadonlyArray<Rule> = [
 
 /**
  * Errors of poolers, by the beginning of their message: PgBouncer's are 08P01 by default, Supavisor's XX000. Looked up
- * only for answers without a routine, which PostgreSQL itself always names.
+ * only for answers without a routine, which PostgreSQL itself always names. PgBouncer closes the connection after each of
+ * them, and before 1.16 calls each an ERROR, the loss of its server included: hence only rows that settle are final.
  */
 export const poolerMessages: ReadonlyArray<Rule> = [
   ...group(

@@ -22,7 +22,10 @@ export interface Group {
   readonly shown?: "always" | "plain" | "positioned" | undefined
   /** The server itself does not know: `OutcomeUnknownError`, with an error of this row's tag as reason. */
   readonly outcomeUnknown?: boolean | undefined
-  /** It ends the session, and yet proves that the statement was not applied. */
+  /**
+   * It proves that the statement was not applied, although it ends the session or speaks of a lost connection: nothing of
+   * the kind is said once a commit may have happened.
+   */
   readonly settles?: boolean | undefined
 }
 
