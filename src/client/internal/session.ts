@@ -86,7 +86,7 @@ export class Request extends PgQuery {
     this.error ??= error
     if (error instanceof Pg.DatabaseError) {
       this.fromServer = true
-      if (isFatal(error)) this.session?.destroy(error)
+      if (isFatal(error)) this.session?.lose(error)
     }
   }
 
@@ -360,7 +360,8 @@ export class Session {
     if (this.active === undefined) this.answerListeners = notify(this.answerListeners)
   }
 
-  private lose(cause: unknown): void {
+  /** It is of no more use: whoever waits on it is told, and then `onLost`. */
+  lose(cause: unknown): void {
     if (this.lost !== undefined && this.active === undefined && this.queue.length === 0) return
     const unexpected = this.lost === undefined
     this.lost ??= cause
