@@ -1,0 +1,235 @@
+/**
+ * Behind a pooler: one that takes no settings in the startup message, and PgBouncer in transaction mode where its program
+ * is installed.
+ */
+import { execFileSync, spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Net from "node:net"
+import * as Path from "node:path"
+import { assert, layer } from "@effect/vitest"
+import { Array as Arr, Effect, Fiber, Option, Random, Redacted, Stream } from "effect"
+import { EmbeddedPostgres } from "effect-pg-resilience/testing"
+import * as Port from "../src/testing/internal/port.js"
+import { clientOf, failure } from "./client/support.js"
+import * as Remains from "./support/Remains.js"
+import * as TestPg from "./support/TestPg.js"
+
+const serverTimeouts = { statement: "1234 millis", lock: "2 seconds", idleInTransaction: "infinity" } as const
+
+const limits = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
+
+/** Poolers answer so, and close. Source: PostgreSQL manual, "Message Formats"; PgBouncer, src/client.c. */
+const refusal = (message: string) => {
+  const fields = Buffer.from(`SFATAL\0C08P01\0M${message}\0\0`)
+  const head = Buffer.alloc(5)
+  head.write("E")
+  head.writeInt32BE(fields.length + 4, 1)
+  return Buffer.concat([head, fields])
+}
+
+/** Passes everything on to the server, but a startup message that sets one of the limits. Counts both. */
+const strict = Effect.gen(function* () {
+  const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
+  const counts = { refused: 0, passed: 0 }
+  const sockets = new Set<Net.Socket>()
+  const own = (socket: Net.Socket) => {
+    sockets.add(socket)
+    return socket.on("error", () => socket.destroy())
+  }
+  const server = Net.createServer((client) => {
+    own(client).once("data", (startup: Buffer) => {
+      const unsupported = limits.find((name) => startup.includes(`\0${name}\0`))
+      if (unsupported !== undefined) {
+        counts.refused++
+        client.end(refusal(`unsupported startup parameter: ${unsupported}`))
+        return
+      }
+      counts.passed++
+      const upstream = own(Net.connect(config.port, config.host))
+      upstream.write(startup)
+      client.pipe(upstream).pipe(client)
+    })
+  })
+  yield* Effect.acquireRelease(
+    Effect.async<void>((resume) => void server.listen(0, config.host, () => resume(Effect.void))),
+    () =>
+      Effect.sync(() => {
+        for (const socket of sockets) socket.destroy()
+        server.close()
+      })
+  )
+  return { counts, port: (server.address() as Net.AddressInfo).port }
+})
+
+const at = (port: number, database = "postgres") =>
+  Effect.map(EmbeddedPostgres.EmbeddedPostgres, ({ config: { host, password, username } }) => ({
+    url: undefined,
+    host,
+    port,
+    database,
+    username,
+    password
+  }))
+
+const settings = (sql: Effect.Effect.Success<ReturnType<typeof clientOf>>["sql"]) =>
+  Effect.map(
+    sql<{ name: string; setting: string }>`SELECT name, setting FROM pg_settings WHERE ${sql.in("name", limits)}`,
+    (rows) => Object.fromEntries(rows.map(({ name, setting }) => [name, setting]))
+  )
+const unlimited = { statement_timeout: "0", lock_timeout: "0", idle_in_transaction_session_timeout: "0" }
+const limited = { statement_timeout: "1234", lock_timeout: "2000", idle_in_transaction_session_timeout: "0" }
+
+layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })(
+  "ResilientPg behind a strict pooler",
+  (it) => {
+    it.scoped(
+      "limits that the startup message can not carry hold in every transaction, and the refusal is remembered",
+      () =>
+        Effect.gen(function* () {
+          const { counts, port } = yield* strict
+          const { sql } = yield* clientOf({ ...(yield* at(port)), serverTimeouts, maxConnections: 1, maxUses: 1 })
+          assert.deepStrictEqual(yield* settings(sql), unlimited)
+          assert.deepStrictEqual(yield* sql.withTransaction(settings(sql)), limited)
+          assert.deepStrictEqual(yield* settings(sql), unlimited)
+          // A connection each; only the first knew no better.
+          assert.deepStrictEqual(counts, { refused: 1, passed: 3 })
+          assert.strictEqual(
+            (yield* failure(sql.withTransaction(sql`SELECT pg_sleep(600)`)))._tag,
+            "StatementTimeoutError"
+          )
+        })
+    )
+
+    it.scoped("without limits of ours nothing is refused", () =>
+      Effect.gen(function* () {
+        const { counts, port } = yield* strict
+        const { sql } = yield* clientOf({ ...(yield* at(port)), parameters: { work_mem: "5MB" } })
+        assert.deepStrictEqual(yield* sql`SHOW work_mem`, [{ work_mem: "5MB" }])
+        assert.deepStrictEqual(counts, { refused: 0, passed: 1 })
+      })
+    )
+  }
+)
+
+const pgbouncer = (() => {
+  try {
+    return execFileSync("which", ["pgbouncer"], {
+      encoding: "utf8",
+      env: { PATH: `${process.env.PATH}:/usr/sbin` }
+    }).trim()
+  } catch {
+    return undefined
+  }
+})()
+
+/** PgBouncer with two server connections, in transaction mode. */
+const pooler = Effect.gen(function* () {
+  const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
+  const directory = yield* Remains.temporary
+  const port = yield* Port.choose(config.host)
+  const users = Path.join(directory, "users")
+  const ini = Path.join(directory, "pgbouncer.ini")
+  Fs.writeFileSync(users, `"${config.username}" "${Redacted.value(config.password)}"\n`)
+  Fs.writeFileSync(
+    ini,
+    `[databases]
+* = host=${config.host} port=${config.port}
+[pgbouncer]
+listen_addr = ${config.host}
+listen_port = ${port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = ${users}
+pool_mode = transaction
+default_pool_size = 2
+`
+  )
+  const output: Array<string> = []
+  yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      // It refuses to run as root.
+      const child = spawn(pgbouncer!, [...(process.getuid?.() === 0 ? ["-u", "nobody"] : []), ini])
+      for (const stream of [child.stdout, child.stderr])
+        stream.on("data", (chunk: Buffer) => output.push(String(chunk)))
+      return child
+    }),
+    (child) =>
+      Effect.async<void>((resume) => {
+        if (child.exitCode !== null) return resume(Effect.void)
+        child.once("exit", () => resume(Effect.void))
+        child.kill("SIGKILL")
+      })
+  )
+  yield* TestPg.eventually(
+    Effect.sync(() => output.join("")),
+    (text) => text.includes("process up") || text.includes("listening on")
+  )
+  return { port, output: Effect.sync(() => output.join("")) }
+})
+
+layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("ResilientPg behind PgBouncer", (it) => {
+  const test = pgbouncer === undefined ? it.scoped.skip : it.scoped
+  const why = pgbouncer === undefined ? " (skipped: pgbouncer is not installed)" : ""
+
+  test(`limits go into BEGIN${why}`, () =>
+    Effect.gen(function* () {
+      const { output, port } = yield* pooler
+      const { sql } = yield* clientOf({ ...(yield* at(port)), serverTimeouts })
+      assert.deepStrictEqual(yield* sql.withTransaction(settings(sql)), limited, yield* output)
+      assert.deepStrictEqual(yield* settings(sql), unlimited)
+    }))
+
+  test(`statements, transactions, nested ones and streams of many clients share two server connections${why}`, () =>
+    Effect.gen(function* () {
+      const { port } = yield* pooler
+      const { name, url } = yield* TestPg.database
+      const { sql } = yield* clientOf({ ...(yield* at(port, name)), maxConnections: 6 })
+      yield* sql`CREATE TABLE kept (n int PRIMARY KEY)`
+      yield* Effect.forEach(
+        Arr.range(1, 30),
+        (n) =>
+          sql.withTransaction(
+            Effect.zipRight(
+              sql`INSERT INTO kept VALUES (${n})`,
+              Effect.ignore(
+                sql.withTransaction(Effect.zipRight(sql`INSERT INTO kept VALUES (${-n})`, Effect.fail("undone")))
+              )
+            )
+          ),
+        { concurrency: "unbounded" }
+      )
+      const [a, b] = yield* Effect.all(
+        [
+          Stream.runCount(sql`SELECT generate_series(1, 1000)`.stream),
+          Stream.runCount(sql`SELECT generate_series(1, 700)`.stream)
+        ],
+        { concurrency: 2 }
+      )
+      assert.deepStrictEqual([a, b], [1_000, 700])
+      assert.lengthOf(yield* TestPg.control("SELECT FROM kept", [], url), 30)
+    }))
+
+  test(`a cancel reaches the statement behind the pooler, and nobody else's${why}`, () =>
+    Effect.gen(function* () {
+      const { port } = yield* pooler
+      const { pool, sql } = yield* clientOf({ ...(yield* at(port)), maxConnections: 4, retry: false })
+      const asleep = TestPg.control(
+        "SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'"
+      )
+      const fiber = yield* Effect.fork(sql`SELECT pg_sleep(600)`)
+      yield* TestPg.eventually(asleep, ({ length }) => length === 1)
+      yield* Fiber.interrupt(fiber)
+      yield* TestPg.eventually(asleep, ({ length }) => length === 0)
+      const round = Effect.gen(function* () {
+        const millis = yield* Random.nextIntBetween(0, 15)
+        const cut = yield* Effect.timeoutOption(sql`SELECT pg_sleep(0.01)`, millis)
+        yield* sql`SELECT pg_sleep(0.001)`
+        return Option.isNone(cut)
+      })
+      const cuts = yield* Effect.forEach(Arr.range(1, 100), () => round, { concurrency: 8 }).pipe(
+        Effect.withRandom(Random.make("pooler"))
+      )
+      assert.isAbove(Arr.filter(cuts, (cut) => cut).length, 10)
+      yield* TestPg.eventually(pool, ({ idle, total }) => idle === total)
+    }))
+})
