@@ -5,6 +5,7 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Mailbox from "effect/Mailbox"
 import * as RcRef from "effect/RcRef"
@@ -38,7 +39,10 @@ interface Subscriber {
 }
 
 export interface Listener {
-  /** Starts with the first notification after LISTEN; ends only with its scope, or with what no waiting mends. */
+  /**
+   * Starts with the first notification after LISTEN; ends only with its scope, or with what no waiting mends: its channel
+   * refused, or no connection to be had before it has listened at all. Whoever has listened once is never given up.
+   */
   readonly listen: (channel: string) => Stream.Stream<Event, SqlError>
 }
 
@@ -58,8 +62,19 @@ export const make = (options: {
     const start = (on: Session, channel: string) =>
       Effect.mapError(query(on, `LISTEN ${Pg.escapeIdentifier(channel)}`), typed)
 
+    /** Ends the streams of those subscribers with what no waiting mends. */
+    const refuse = (all: Iterable<Subscriber>, error: PgError.PgError) => {
+      const exit = Exit.fail(PgError.toSqlError(error))
+      for (const { mailbox } of all) mailbox.unsafeDone(exit)
+    }
+
+    /** When the connection was lost that the subscribers have not been told the end of. Live clock. */
+    let lostAt: number | undefined
+    /** Connections in a row that did not get as far as to listen. */
+    let failures = 0
+
     /** From one connection to its loss. */
-    const connected = (current: Session, lostAt: number | undefined) =>
+    const connected = (current: Session) =>
       Effect.gen(function* () {
         const lost = Effect.async<never, PgError.PgError>((resume) => {
           current.onLost = (cause) => resume(Effect.fail(typed(cause)))
@@ -74,12 +89,20 @@ export const make = (options: {
         session = current
         for (const subscriber of [...subscribers]) {
           const { channel, mailbox } = subscriber
-          yield* start(current, channel)
+          const started = yield* Effect.either(start(current, channel))
+          if (Either.isLeft(started)) {
+            // A channel that the server refuses for good is nothing to the others.
+            if (current.lost !== undefined || started.left.transient) return yield* Effect.fail(started.left)
+            refuse([subscriber], started.left)
+            continue
+          }
           if (subscriber.listening && lostAt !== undefined) {
             mailbox.unsafeOffer(Event.Gap({ channel, millis: Math.round(performance.now() - lostAt) }))
           }
           subscriber.listening = true
         }
+        lostAt = undefined
+        failures = 0
         const ping = Effect.sleep(pingEvery).pipe(
           Effect.zipRight(Effect.mapError(query(current, ""), typed)),
           Effect.timeoutFail({
@@ -92,29 +115,31 @@ export const make = (options: {
       })
 
     const supervise = Effect.gen(function* () {
-      let lostAt: number | undefined
-      let failures = 0
+      lostAt = undefined
+      failures = 0
       while (true) {
         // Connecting can be interrupted, too: a password that never comes must not keep the layer from closing.
         const spell = Effect.uninterruptibleMask((restore) =>
-          Effect.flatMap(restore(options.connect), (current) => {
-            failures = 0
-            return Effect.ensuring(
-              restore(connected(current, lostAt)),
+          Effect.flatMap(restore(options.connect), (current) =>
+            Effect.ensuring(
+              restore(connected(current)),
               Effect.sync(() => {
-                session = undefined
+                if (session === current) session = undefined
                 current.end(goodbye)
               })
             )
-          })
+          )
         )
         const error = yield* Effect.flip(spell)
-        if (failures === 0) lostAt = performance.now()
+        lostAt ??= performance.now()
         failures++
         options.onLost(error)
+        // Whoever has listened once waits on: a name that does not resolve, or a password, may be mended yet.
         if (!error.transient) {
-          const exit = Exit.fail(PgError.toSqlError(error))
-          for (const { mailbox } of subscribers) mailbox.unsafeDone(exit)
+          refuse(
+            [...subscribers].filter(({ listening }) => !listening),
+            error
+          )
         }
         const longest = Math.min(reconnectDelay.cap, reconnectDelay.first * 2 ** Math.min(failures - 1, 10))
         yield* Effect.sleep(longest * (0.5 + options.random() / 2))
