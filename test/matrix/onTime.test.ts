@@ -85,7 +85,7 @@ layer(Matrix.server, { excludeTestServices: true, timeout: "60 seconds" })("A li
       Effect.gen(function* () {
         const world = yield* make(Matrix.ours)
         const url = world.proxy.url(world.url)
-        const client = yield* Layer.build(ResilientPg.layer({ url, maxConnections: size }))
+        const client = yield* Layer.build(ResilientPg.layer({ url, maxConnections: size, checkAfterIdle: "infinity" }))
         const sql = Context.get(client, PgClient.PgClient)
 
         const end = yield* begin(world, sql)
