@@ -124,9 +124,12 @@ const clientConfig = (
   )
 })
 
-/** One query on one connection, past the breaker. The pool paces the tries: each waits for the prober's next verdict. */
+/** Between two tries of `ready`: the pool paces them while the server is away, but not what a full queue refuses at once. */
+const readyPause = "50 millis"
+
+/** One query on one connection, past the breaker, again and again until it is answered. */
 const makeReady =
-  ({ pool }: Stages): ResilientPg["Type"]["ready"] =>
+  ({ pool }: Stages, live: (effect: Effect.Effect<void>) => Effect.Effect<void>): ResilientPg["Type"]["ready"] =>
   ({ within = "30 seconds" } = {}) => {
     const limit = operation.toMillis(within)
     let last: PgError.PgError | undefined
@@ -140,12 +143,11 @@ const makeReady =
           )
       )
     )
-    const answered = Effect.retry(once, {
-      while: (error) => {
-        last = error
-        return error.transient
-      }
+    const spaced = Effect.tapError(once, (error) => {
+      last = error
+      return error.transient ? live(Effect.sleep(readyPause)) : Effect.void
     })
+    const answered = Effect.retry(spaced, { while: ({ transient }) => transient })
     return Effect.timeoutFail(Effect.asVoid(answered), {
       duration: limit,
       onTimeout: () =>
@@ -334,7 +336,7 @@ export const make = (
     }) as any
     ;(client as any).safe = client
 
-    const ready = makeReady(stages)
+    const ready = makeReady(stages, live)
     if (config.requireOnStart) yield* ready()
     return Context.make(PgClient.PgClient, client).pipe(
       Context.add(SqlClient.SqlClient, client),
