@@ -14,9 +14,12 @@ import { Cause, Clock, type Duration, Effect, Inspectable, type Layer, Redacted 
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
 import * as Control from "../../src/testing/internal/control.js"
 
-/** A server for the test file. Tests that need settings use `EmbeddedPostgres.layer({ settings })` themselves. */
+/**
+ * A server for the test file. Without fsync, which only a crash of the machine needs: what a killed server has written the
+ * system keeps. Tests that need settings use `EmbeddedPostgres.layer({ settings })` themselves.
+ */
 export const layer: Layer.Layer<EmbeddedPostgres.EmbeddedPostgres, EmbeddedPostgres.EmbeddedPostgresError> =
-  EmbeddedPostgres.layer()
+  EmbeddedPostgres.layer({ settings: { fsync: false } })
 
 let count = 0
 

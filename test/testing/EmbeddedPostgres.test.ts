@@ -33,7 +33,7 @@ const running = Effect.gen(function* () {
   return server
 })
 
-layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("EmbeddedPostgres", (it) => {
+layer(EmbeddedPostgres.layer(), { excludeTestServices: true, timeout: "60 seconds" })("EmbeddedPostgres", (it) => {
   it.scoped("is PostgreSQL 18 with SCRAM authentication, UTC and the documented settings", () =>
     Effect.gen(function* () {
       const server = yield* running
