@@ -28,8 +28,12 @@ export const atOnce = 4
 const grace = "10 millis"
 /** For the cancel socket, for the answer after it, and for the barrier, each. */
 const limit = "1 second"
-/** For the answer of a COMMIT. */
-const commitLimit = "30 seconds"
+/**
+ * For the answer of a COMMIT that nobody waits for. It may take seconds in good health (a standby's word, deferred
+ * constraints), so longer than a cancel; but others wait for the place of its connection, and from a network gone black no
+ * answer comes. To let it go harms nothing: the server commits, or not, as if we were there.
+ */
+const commitLimit = "5 seconds"
 
 /** Whether the listener was called within the time, and the session is still there then. */
 const within = (session: Session, wait: (listener: () => void) => void, time: Duration.DurationInput) =>
@@ -78,7 +82,9 @@ export const request = (session: Session, stream: Pg.ClientConfig["stream"]): Ef
     return Effect.sync(() => connection.stream.destroy())
   }).pipe(
     Effect.interruptible,
-    Effect.timeoutTo({ duration: limit, onSuccess: (sent) => sent, onTimeout: () => false })
+    Effect.timeoutTo({ duration: limit, onSuccess: (sent) => sent, onTimeout: () => false }),
+    // The program's own `stream` may throw.
+    Effect.catchAllDefect(() => Effect.succeed(false))
   )
 
 /** For a session that goes anyway: ask once for the end of what is on the wire, and give its caller the answer. */
