@@ -59,7 +59,10 @@ export class Permit {
 /** One try, admitted. Its permit is settled at its end at the latest. */
 export type Attempt<A> = (permit: Permit) => Effect.Effect<A, PgError.PgError>
 
-/** `wait`: for work that is under way already; with the circuit open it waits instead of failing. */
+/**
+ * `wait`: for work that is under way already; with the circuit open it waits instead of failing. So does all work when the
+ * server has been seen again, and the first statements are trying it.
+ */
 export const admitted = <A>(
   stages: Stages,
   caller: Caller,
@@ -77,7 +80,6 @@ export const admitted = <A>(
     }
     const first = breaker.unsafeAdmit(CircuitBreaker.unsafeNow(caller.clock), caller.operation?.name)
     if (Predicate.isNumber(first)) return run(first)
-    if (!wait) return Effect.fail(first)
     // The wait ends with the operation's deadline, from outside; without one, like any wait for a connection.
     const endless =
       deadlineOf(caller) !== Number.POSITIVE_INFINITY || stages.acquireTimeout === Number.POSITIVE_INFINITY
@@ -88,7 +90,12 @@ export const admitted = <A>(
           onTimeout: () => first as never
         })
       )
-    return Effect.flatMap(breaker.awaitAdmission(endless ? restore : limited), run)
+    const turn = Effect.flatMap(breaker.awaitAdmission(endless ? restore : limited), run)
+    if (wait) return turn
+    // A connection has succeeded since: whoever comes now is no newcomer to an outage, and waits as for a connection.
+    return Effect.flatMap(breaker.snapshot, ({ reason, state }) =>
+      state === "HalfOpen" && reason === "recovered" ? turn : Effect.fail(first)
+    )
   })
 
 const deadlineOf = ({ operation }: Caller) => operation?.deadline ?? Number.POSITIVE_INFINITY
