@@ -325,9 +325,11 @@ export const make = (options: Options, env: Environment): Pool => {
     }
     session.onAbandoned = (_, slot) =>
       env.fork(
-        Effect.zipRight(
-          env.settle(session, slot),
-          Effect.sync(() => session.resume())
+        Effect.onExit(env.settle(session, slot), (exit) =>
+          Effect.sync(() => {
+            if (Exit.isFailure(exit)) session.destroy(terminated("what was abandoned on it could not be settled"))
+            session.resume()
+          })
         )
       )
     session.onLost = (cause) => {

@@ -1,7 +1,8 @@
 /** Ways in which a slot of the pool was lost, or the server was knocked at without pause. */
+import * as Net from "node:net"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Metric, type MetricState } from "effect"
-import { EmbeddedPostgres } from "effect-pg-resilience/testing"
+import { Effect, Exit, Fiber, Metric, type MetricState } from "effect"
+import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
 import { clientOf, failure, hold } from "./support.js"
 
@@ -41,6 +42,47 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool:
       const waiting = yield* Effect.fork(ready())
       yield* release
       yield* Fiber.join(waiting)
+    })
+  )
+
+  it.scoped("a COMMIT that gets no answer, its caller gone, does not keep its slot for long", () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestPg.database
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const proxy = yield* FaultProxy.make({ upstream: server.config })
+      const client = yield* clientOf({ url: proxy.url(url), maxConnections: 1, acquireTimeout: "20 seconds" })
+      yield* client.sql`CREATE TABLE kept (n int)`
+      const held = yield* proxy.hold({ on: FaultProxy.query(/^COMMIT/) })
+      const fiber = yield* Effect.fork(client.sql.withTransaction(client.sql`INSERT INTO kept VALUES (1)`))
+      yield* held.happened()
+      yield* proxy.blackHole({ existing: true })
+      assert.isTrue(Exit.isInterrupted(yield* Fiber.interrupt(fiber)))
+      assert.strictEqual((yield* client.pool).quarantined, 1)
+      assert.deepStrictEqual(yield* client.sql`SELECT 1 AS one`, [{ one: 1 }])
+    })
+  )
+
+  it.scoped("a `stream` that throws when a statement is to be cancelled costs its connection, and not the slot", () =>
+    Effect.gen(function* () {
+      let broken = false
+      const client = yield* clientOf({
+        maxConnections: 1,
+        acquireTimeout: "20 seconds",
+        stream: () => {
+          if (broken) throw new Error("the tunnel is down")
+          return new Net.Socket()
+        }
+      })
+      const before = yield* client.pid
+      const fiber = yield* Effect.fork(client.sql`SELECT pg_sleep(600)`)
+      yield* TestPg.eventually(client.sessions, ([one]) => one?.query === "SELECT pg_sleep(600)")
+      broken = true
+      assert.isTrue(Exit.isInterrupted(yield* Fiber.interrupt(fiber)))
+      yield* TestPg.eventually(client.pool, ({ total }) => total === 0)
+      broken = false
+      assert.notStrictEqual(yield* client.pid, before)
+      // Nobody could ask the server to end it.
+      yield* TestPg.control("SELECT pg_terminate_backend($1)", [before])
     })
   )
 })
