@@ -256,12 +256,18 @@ export const make = (options: Options, env: Environment): Pool => {
   /** A statement of the pool's own. No answer within a second: the connection is gone, and the others are suspect. */
   const ask = (entry: Entry, sql: string, reason: EvictionReason, done: () => void = () => {}) => {
     enter(entry, "quarantined")
-    const timer = setTimeout(() => {
+    const silent = () => {
       distrust()
       evict(entry, reason, terminated("no answer to a check within a second"))
+    }
+    // Timers come before what the sockets have: after a stall of ours the answer is here, and gets its turn first.
+    let late: NodeJS.Immediate | undefined
+    const timer = setTimeout(() => {
+      late = setImmediate(silent)
     }, checkLimit)
     entry.session.submit(new Request(sql), ({ answered, error }) => {
       clearTimeout(timer)
+      clearImmediate(late)
       done()
       if (error !== undefined && answered && entry.session.status !== "I") evict(entry, reason, error)
       else entry.session.whenIdle(() => judge(entry, true))
