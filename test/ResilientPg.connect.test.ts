@@ -210,7 +210,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
       yield* ready()
       yield* Effect.addFinalizer(() => Effect.orDie(server.start))
       yield* server.stop()
-      const error = yield* Effect.flip(ready({ within: "300 millis" }))
+      const error = yield* Effect.flip(ready({ within: "1 second" }))
       assert.include(["ConnectionError", "ServerUnavailableError"], error._tag)
       const waiting = yield* Effect.fork(Effect.provide(ResilientPg.ready({ within: "infinity" }), context))
       yield* server.start

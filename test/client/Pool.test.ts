@@ -102,7 +102,9 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool:
 
   it.scoped("lets those who wait longer than others time out each in its turn", () =>
     Effect.gen(function* () {
-      const { pool, sql } = yield* clientOf({ maxConnections: 1, acquireTimeout: "100 millis" })
+      const { pool, sql } = yield* clientOf({ minConnections: 1, maxConnections: 1, acquireTimeout: "100 millis" })
+      // Opening the connection may take longer than that.
+      yield* TestPg.eventually(pool, ({ idle }) => idle === 1)
       const held = yield* hold(sql)
       const ended = yield* Ref.make<ReadonlyArray<number>>([])
       const fibers = yield* Effect.forEach(Arr.range(1, 5), (n) =>

@@ -206,12 +206,14 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Trans
   it.scoped("a timeout with COMMIT under way is an unknown outcome, of a read-only transaction only a timeout", () =>
     Effect.gen(function* () {
       const { context, insert, kept, proxy, run, sql } = yield* fixture()
+      // Open already: the limit is for what comes before COMMIT, too.
+      yield* sql`SELECT 1`
       const commits = yield* proxy.hold({ on: FaultProxy.query(/^COMMIT/), times: 2 })
-      const error = yield* Effect.flip(run(insert(1), { timeout: "300 millis" }))
+      const error = yield* Effect.flip(run(insert(1), { timeout: "2 seconds" }))
       assert.strictEqual(error._tag, "OutcomeUnknownError")
       assert.strictEqual((error as PgError.OutcomeUnknownError).reason._tag, "QueryTimeoutError")
       const read = yield* Effect.flip(
-        Effect.provide(Transaction.readOnly(sql`SELECT 1`, { timeout: "300 millis" }), context)
+        Effect.provide(Transaction.readOnly(sql`SELECT 1`, { timeout: "2 seconds" }), context)
       )
       assert.strictEqual(read._tag, "QueryTimeoutError")
       yield* commits.release
