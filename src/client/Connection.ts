@@ -281,6 +281,8 @@ export class Held extends Base {
         )
       }
       const { lease, permit, stages } = this
+      // What is tried on a connection that is gone already says nothing new about the server.
+      const gone = lease.session.lost !== undefined
       return send(
         stages,
         caller,
@@ -289,7 +291,7 @@ export class Held extends Base {
         work,
         {
           answered: (error) => {
-            if (error !== undefined) permit.report(error)
+            if (error !== undefined && !gone) permit.report(error)
           },
           abandoned: () => {},
           settled: hooks(stages, permit, () => {}).settled

@@ -3,7 +3,7 @@
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer } from "effect"
-import { CircuitBreaker, ResilientPg } from "effect-pg-resilience"
+import { CircuitBreaker, type PgError, ResilientPg } from "effect-pg-resilience"
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
 
@@ -29,6 +29,26 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("After
       yield* Fiber.interrupt(slow[0]!)
       assert.deepStrictEqual(yield* Fiber.join(newcomer), [{ one: 1 }])
       yield* Fiber.interruptAll(slow)
+    })
+  )
+
+  it.scoped("a reserved connection that was lost is no outage, however often the program tries it", () =>
+    Effect.gen(function* () {
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const { url } = yield* TestPg.database
+      const context = yield* Layer.build(ResilientPg.layer({ url }))
+      const sql = Context.get(context, PgClient.PgClient)
+      const { snapshot } = Context.get(context, CircuitBreaker.CircuitBreaker)
+      const { pool } = Context.get(context, ResilientPg.ResilientPg)
+      const connection = yield* sql.reserve
+      const [[pid]] = (yield* connection.executeValues("SELECT pg_backend_pid()", [])) as [[number]]
+      yield* server.terminate(pid)
+      yield* TestPg.eventually(pool, ({ total }) => total === 0)
+      // As a cluster's runner does with the connection of its shard locks, until it has another one.
+      const errors = yield* Effect.replicateEffect(Effect.flip(connection.executeRaw("SELECT 1", [])), 10)
+      for (const { cause } of errors) assert.strictEqual((cause as PgError.PgError).outcome, "NotApplied")
+      assert.deepInclude(yield* snapshot, { state: "Closed", trips: 0 })
+      assert.deepStrictEqual(yield* sql`SELECT 1 AS one`, [{ one: 1 }])
     })
   )
 })
