@@ -12,7 +12,8 @@ export interface Fault {
 const server = EmbeddedPostgres.EmbeddedPostgres
 const proxy = FaultProxy.FaultProxy
 
-export const faults: ReadonlyArray<Fault> = [
+/** All of them; those that last do so for this many seconds. */
+export const faultsOf = (seconds: number): ReadonlyArray<Fault> => [
   { name: "restart", inflict: Effect.flatMap(server, (_) => _.restart()) },
   {
     name: "crash (kill -9 of everything)",
@@ -22,7 +23,7 @@ export const faults: ReadonlyArray<Fault> = [
     name: "random backends terminated",
     inflict: Effect.gen(function* () {
       const { backends, terminate } = yield* server
-      for (let n = 0; n < 10; n++) {
+      for (let n = 0; n < seconds * 4; n++) {
         const victims = yield* Random.shuffle(yield* backends)
         for (const { pid } of [...victims].slice(0, 3)) yield* terminate(pid)
         yield* Effect.sleep("200 millis")
@@ -37,23 +38,29 @@ export const faults: ReadonlyArray<Fault> = [
     })
   },
   {
-    name: "server paused for 3 s",
+    name: `server paused for ${seconds} s`,
     inflict: Effect.flatMap(server, ({ pause, resume }) =>
       Effect.acquireUseRelease(
         pause,
-        () => Effect.sleep("3 seconds"),
+        () => Effect.sleep(Duration.seconds(seconds)),
         () => Effect.orDie(resume)
       )
     )
   },
   {
     name: "connections half-open (a firewall forgot them)",
-    inflict: Effect.flatMap(proxy, (_) => Effect.andThen(_.blackHole({ existing: true }), Effect.sleep("2 seconds")))
+    inflict: Effect.flatMap(proxy, (_) =>
+      Effect.andThen(_.blackHole({ existing: true }), Effect.sleep(Duration.seconds(seconds)))
+    )
   },
   {
-    name: "network cut for 3 s",
+    name: `network cut for ${seconds} s`,
     inflict: Effect.flatMap(proxy, (_) =>
-      _.refuse.pipe(Effect.andThen(_.reset), Effect.andThen(Effect.sleep("3 seconds")), Effect.andThen(_.accept))
+      _.refuse.pipe(
+        Effect.andThen(_.reset),
+        Effect.andThen(Effect.sleep(Duration.seconds(seconds))),
+        Effect.andThen(_.accept)
+      )
     )
   }
 ]
@@ -64,11 +71,11 @@ export interface Healed {
   readonly recovery: Duration.Duration | undefined
 }
 
-/** Longer than any recovery should take; a client that needs longer is reported as not recovered. */
-const patience = "15 seconds"
-
-/** Inflict, wait until the server answers a connection of its own, and time the workload's first success after that. */
-export const endure = (fault: Fault, book: Book) =>
+/**
+ * Inflict, wait until the server answers a connection of its own, and time the workload's first success after that.
+ * `patience` is longer than any recovery should take; a client that needs longer is reported as not recovered.
+ */
+export const endure = (fault: Fault, book: Book, patience: Duration.DurationInput = "15 seconds") =>
   Effect.gen(function* () {
     const { query } = yield* server
     yield* fault.inflict

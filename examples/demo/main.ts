@@ -10,11 +10,12 @@ import { ResilientPg } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import { audit } from "./audit.js"
 import * as Display from "./display.js"
-import { endure, faults, type Healed } from "./faults.js"
+import { endure, faultsOf, type Healed } from "./faults.js"
 import { createTables, emptyBook, run } from "./workload.js"
 
 const bare = process.argv.includes("--bare")
 const fibers = 50
+const faults = faultsOf(3)
 /** Between two faults the program works undisturbed. */
 const calm = "3 seconds"
 

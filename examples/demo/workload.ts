@@ -23,6 +23,10 @@ export interface Book {
   readonly latencies: Record<Kind, Array<number>>
   operations: number
   inFlight: number
+  /** Milliseconds that an operation took at most, whatever its end. */
+  longest: number
+  /** Set to let every fiber end after the operation that it is at. */
+  stopping: boolean
   /** Told once, when an operation succeeds that began after this was set. */
   onSuccess: { readonly since: number; readonly tell: () => void } | undefined
 }
@@ -34,6 +38,8 @@ export const emptyBook = (): Book => ({
   latencies: { read: [], write: [], transfer: [] },
   operations: 0,
   inFlight: 0,
+  longest: 0,
+  stopping: false,
   onSuccess: undefined
 })
 
@@ -80,7 +86,7 @@ const toldBy = (exit: Exit.Exit<unknown, PgError.PgError>): Told =>
       })
   })
 
-/** One operation, its latency and its end in the book. Never fails: what goes wrong is what the book is for. */
+/** One operation, its latency and its end in the book. Tells whether it succeeded; what went wrong is in the book. */
 const booked = (
   book: Book,
   kind: Kind,
@@ -90,26 +96,30 @@ const booked = (
   Effect.suspend(() => {
     const since = performance.now()
     book.inFlight++
-    return Effect.onExit(Effect.exit(Operation.named(kind, { timeout: "3 seconds" })(effect)), (outer) =>
-      Effect.sync(() => {
-        book.inFlight--
-        const exit = Exit.flatten(outer)
-        // The end of the demo interrupts whoever is still at work: like a program that is stopped, it learns nothing.
-        if (Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)) return tell("unknown")
-        book.operations++
-        const told = toldBy(exit)
-        tell(told)
-        if (Exit.isSuccess(exit)) {
-          book.latencies[kind].push(performance.now() - since)
-          if (book.onSuccess !== undefined && since >= book.onSuccess.since) book.onSuccess.tell()
-          return
-        }
-        const tag = Option.match(Cause.failureOption(exit.cause), {
-          onNone: () => "defect",
-          onSome: ({ _tag }) => _tag
+    return Effect.exit(Operation.named(kind, { timeout: "3 seconds" })(effect)).pipe(
+      Effect.onExit((outer) =>
+        Effect.sync(() => {
+          book.inFlight--
+          const exit = Exit.flatten(outer)
+          // Who is interrupted at the end learns nothing, like a program that is stopped.
+          if (Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)) return tell("unknown")
+          book.operations++
+          book.longest = Math.max(book.longest, performance.now() - since)
+          const told = toldBy(exit)
+          tell(told)
+          if (Exit.isSuccess(exit)) {
+            book.latencies[kind].push(performance.now() - since)
+            if (book.onSuccess !== undefined && since >= book.onSuccess.since) book.onSuccess.tell()
+            return
+          }
+          const tag = Option.match(Cause.failureOption(exit.cause), {
+            onNone: () => "defect",
+            onSome: ({ _tag }) => _tag
+          })
+          book.errors.set(tag, (book.errors.get(tag) ?? 0) + 1)
         })
-        book.errors.set(tag, (book.errors.get(tag) ?? 0) + 1)
-      })
+      ),
+      Effect.map(Exit.isSuccess)
     )
   })
 
@@ -122,10 +132,17 @@ const once = (book: Book) =>
       : booked(book, "transfer", transfer(id), (told) => book.transfers.set(id, told))
   })
 
-/** So many fibers, each with one operation after the other, until interrupted. A refused fiber does not spin. */
+/**
+ * So many fibers, each with one operation after the other, until `book.stopping`. Like the visitors of a shop, a fiber takes
+ * its time: more of it after a failure, else those who are refused at once would be all that the machine has time for.
+ */
 export const run = (book: Book, fibers: number) =>
   Effect.forEach(
     Array.from({ length: fibers }),
-    () => Effect.forever(Effect.zipRight(once(book), Effect.sleep("5 millis"))),
+    () =>
+      Effect.repeat(
+        Effect.flatMap(once(book), (succeeded) => Effect.sleep(succeeded ? "5 millis" : "100 millis")),
+        { until: () => book.stopping }
+      ),
     { concurrency: "unbounded", discard: true }
   )

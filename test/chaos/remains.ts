@@ -1,5 +1,5 @@
 /** What must be whole when nothing is at work any more, and gone when the layer is: counted on both sides of the wire. */
-import { Effect, Either } from "effect"
+import { Cause, Effect } from "effect"
 import { ResilientPg } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
@@ -7,9 +7,8 @@ import * as TestPg from "../support/TestPg.js"
 /** Polls; a violation in words if it never comes to pass. */
 const must = <A, E, R>(what: string, self: Effect.Effect<A, E, R>, predicate: (value: A) => boolean) =>
   TestPg.eventually(self, predicate, { message: what }).pipe(
-    Effect.sandbox,
-    Effect.either,
-    Effect.map((result) => (Either.isRight(result) ? [] : [String(result.left)]))
+    Effect.as([]),
+    Effect.catchAllCause((cause) => Effect.succeed([(Cause.squash(cause) as Error).message]))
   )
 
 /** A count that must come down to zero. */
