@@ -11,6 +11,7 @@
  *    else it is checked first.
  * 5. A connection is idle again only in status `I` and with nothing in flight.
  * 6. While the server is away one prober connects; nobody else. Afterwards the pool fills by slow start: 1, 2, 4, ….
+ *    After a failure, back is who has answered a question, not who has only greeted.
  * 7. A connect is tied to no caller: whoever asked for it may leave, the connection comes to the pool.
  *
  * Waiting and lifetime are policy, by the `Clock`; checks, probing and slow start are transport, by the live clock.
@@ -20,6 +21,7 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
+import { classify } from "../error/classify.js"
 import * as PgError from "../error/PgError.js"
 import { Request, type Session, type Slot, terminated } from "./internal/session.js"
 import type { Restore } from "./internal/stages.js"
@@ -144,6 +146,18 @@ interface Entry {
   lease: (Lease & { readonly since: number; reported: boolean }) | undefined
 }
 
+/** From a loss, or a failure to connect, until the server is known to be there. Live clock. */
+interface Absence {
+  readonly since: number
+  /** What connecting failed with last. */
+  cause: PgError.PgError | undefined
+  failures: number
+  /** When the last failure was seen; `since` if there was none. */
+  failedAt: number
+  /** The prober is at it, or waits for its time. */
+  probing: boolean
+}
+
 interface Waiter {
   readonly since: number
   readonly clock: Clock.Clock
@@ -156,6 +170,8 @@ interface Waiter {
 const checkLimit = 1_000
 const goodbye = 500
 const probeDelay = { first: 50, cap: 1_000 }
+/** Lost at this age at most, and without an answer to anything since its set-up, a connection is a failure to connect. */
+const infancy = 2 * checkLimit
 
 export const make = (options: Options, env: Environment): Pool => {
   const entries = new Set<Entry>()
@@ -165,7 +181,7 @@ export const make = (options: Options, env: Environment): Pool => {
   const { clock, listener } = env
   let connecting = 0
   let quarantined = 0
-  /** Of the quarantined: idle ones that are being checked for somebody who waits. */
+  /** Of the quarantined: those that are being checked, to be handed out then. */
   let checking = 0
   /** How many may be opened at once: slow start. */
   let ramp = 1
@@ -175,7 +191,7 @@ export const make = (options: Options, env: Environment): Pool => {
   let closing = false
   let closed = false
   let quiet: (() => void) | undefined
-  let away: { since: number; cause: PgError.PgError | undefined; probing: boolean; failures: number } | undefined
+  let away: Absence | undefined
 
   const trusted = ({ session }: Entry, now: number) =>
     session.answeredAt > suspectedAt && now - session.answeredAt <= options.checkAfterIdle
@@ -245,21 +261,19 @@ export const make = (options: Options, env: Environment): Pool => {
     }
   }
 
-  /** An idle connection that may be dead: one empty query. */
-  const check = (entry: Entry) => {
+  /** A connection that may be dead: one empty query. */
+  const check = (entry: Entry, done: () => void = () => {}) => {
     checking++
     ask(entry, "", "check", () => {
       checking--
+      done()
     })
   }
 
   /** A statement of the pool's own. No answer within a second: the connection is gone, and the others are suspect. */
   const ask = (entry: Entry, sql: string, reason: EvictionReason, done: () => void = () => {}) => {
     enter(entry, "quarantined")
-    const silent = () => {
-      distrust()
-      evict(entry, reason, terminated("no answer to a check within a second"))
-    }
+    const silent = () => lose(entry, reason, terminated("no answer to a check within a second"))
     // Timers come before what the sockets have: after a stall of ours the answer is here, and gets its turn first.
     let late: NodeJS.Immediate | undefined
     const timer = setTimeout(() => {
@@ -278,23 +292,45 @@ export const make = (options: Options, env: Environment): Pool => {
   const judge = (entry: Entry, asked = false) => {
     if (!entries.has(entry) || entry.lease !== undefined || entry.state === "idle") return
     const { session } = entry
-    if (session.lost !== undefined) {
-      // Lost in use, it comes back to us before `onLost` is told.
-      distrust()
-      return evict(entry, "lost", session.lost)
-    }
+    // Lost in use, it comes back to us before `onLost` is told.
+    if (session.lost !== undefined) return lose(entry, "lost", session.lost)
+    if (away !== undefined && entry.openedAt > away.failedAt && session.answeredAt > entry.openedAt) back()
     if (session.status !== "I") return ask(entry, "ROLLBACK", "dirty")
     if (closing && waiters.size === 0) return evict(entry, "closing")
     if (entry.openedAt <= readOnlyAt) return evict(entry, "read-only")
+    if (entries.size > options.max) return evict(entry, "surplus")
     const now = clock.unsafeCurrentTimeMillis()
     if (entry.expiresAt <= now) return evict(entry, "lifetime")
     if (entry.uses >= options.maxUses) return evict(entry, "uses")
     // Not by way of the idle stack, where it would be asked again for ever when `checkAfterIdle` is 0.
-    if (asked && waiters.size > 0 && session.answeredAt > suspectedAt) return serve(entry)
+    if (asked && waiters.size > 0 && session.answeredAt > suspectedAt) {
+      serve(entry)
+      return pump()
+    }
     entry.idleSince = now
     enter(entry, "idle")
     idle.push(entry)
-    if (waiters.size > 0) pump()
+    if (asked || waiters.size > 0) pump()
+  }
+
+  /** One that came lately and has answered nothing is as good as a failure to connect. Of several at once, one is. */
+  const lose = (entry: Entry, reason: EvictionReason, cause: unknown) => {
+    const { openedAt, session } = entry
+    const now = performance.now()
+    const stillborn =
+      session.answeredAt <= openedAt &&
+      now - openedAt < infancy &&
+      openedAt > (away?.failedAt ?? Number.NEGATIVE_INFINITY)
+    distrust()
+    if (stillborn && away !== undefined) {
+      // The first one may be chance, and whoever waits can wait for the next one.
+      if (away.failures > 0) failed(classify(cause, { phase: "Acquire" }))
+      else {
+        away.failures = 1
+        away.failedAt = now
+      }
+    }
+    evict(entry, reason, cause)
   }
 
   /** The slot is free at once; the socket is counted until it has closed. */
@@ -314,7 +350,8 @@ export const make = (options: Options, env: Environment): Pool => {
     pump()
   }
 
-  const admit = (session: Session) => {
+  /** `done`: what it was opened for is over. */
+  const admit = (session: Session, done: () => void) => {
     const jitter = options.lifetime * 0.1 * env.random()
     const entry: Entry = {
       session,
@@ -338,13 +375,13 @@ export const make = (options: Options, env: Environment): Pool => {
           })
         )
       )
-    session.onLost = (cause) => {
-      distrust()
-      evict(entry, "lost", cause)
-    }
-    if (session.lost !== undefined) return session.destroy(session.lost)
+    session.onLost = (cause) => lose(entry, "lost", cause)
     entries.add(entry)
-    if (entries.size > options.max) return evict(entry, "surplus")
+    // After failures it shows that it lives before it counts: there are servers, and proxies, that greet and hang up.
+    if (session.lost === undefined && away !== undefined && away.failures > 0) return check(entry, done)
+    done()
+    if (session.lost !== undefined) return lose(entry, "lost", session.lost)
+    back()
     judge(entry)
   }
 
@@ -361,31 +398,31 @@ export const make = (options: Options, env: Environment): Pool => {
             listener.connected((performance.now() - since) / 1000)
             // One more for each that came: when all of a round have come, the next one is twice as large.
             ramp = Math.min(options.max, ramp + 1)
-            back()
-            admit(exit.value)
-          } else failed(exit.cause)
-          done()
+            admit(exit.value, done)
+          } else {
+            done()
+            for (const error of Cause.failures(exit.cause)) failed(error)
+          }
           pump()
         })
       ).pipe(Effect.ignore)
     )
   }
 
-  const failed = (cause: Cause.Cause<PgError.PgError>) => {
-    const error = Cause.failureOption(cause)
-    if (error._tag === "None") return
-    const gone = error.value._tag === "ConnectionError" || error.value._tag === "ServerUnavailableError"
+  const failed = (error: PgError.PgError) => {
+    const gone = error._tag === "ConnectionError" || error._tag === "ServerUnavailableError"
     if (gone && away === undefined) distrust()
     ramp = 1
-    away ??= { since: performance.now(), cause: undefined, probing: false, failures: 0 }
+    away ??= absent()
     away.failures++
-    away.cause = error.value
-    listener.server(error.value, (performance.now() - away.since) / 1000)
+    away.failedAt = performance.now()
+    away.cause = error
+    listener.server(error, (away.failedAt - away.since) / 1000)
     // While a connection that answers is in use, its release serves the queue; else nobody will before the next try.
     for (const { session } of entries) if (session.answeredAt > suspectedAt) return
     for (const waiter of waiters) {
       waiters.delete(waiter)
-      waiter.resume(Effect.fail(error.value))
+      waiter.resume(Effect.fail(error))
     }
   }
 
@@ -399,7 +436,12 @@ export const make = (options: Options, env: Environment): Pool => {
     if (closing) return
     raise()
     ramp = 1
-    away ??= { since: performance.now(), cause: undefined, probing: false, failures: 0 }
+    away ??= absent()
+  }
+
+  const absent = (): Absence => {
+    const since = performance.now()
+    return { since, cause: undefined, failures: 0, failedAt: since, probing: false }
   }
 
   const back = () => {

@@ -1,10 +1,57 @@
 /** Ways in which a slot of the pool was lost, or the server was knocked at without pause. */
+import { Buffer } from "node:buffer"
 import * as Net from "node:net"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Metric, type MetricState } from "effect"
+import { Effect, Exit, Fiber, Metric, type MetricState, Redacted, Ref, Schedule } from "effect"
+import type { PgError } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
 import { clientOf, failure, hold } from "./support.js"
+
+/** What stands before the server hangs up right after the first ReadyForQuery, until it is healed. */
+const greeter = Effect.gen(function* () {
+  const server = yield* EmbeddedPostgres.EmbeddedPostgres
+  const idle = Buffer.from([0x5a, 0, 0, 0, 5, 0x49])
+  const sockets = new Set<Net.Socket>()
+  let attempts = 0
+  let ill = true
+  const listener = Net.createServer((client) => {
+    attempts++
+    const upstream = Net.connect(server.config.port, server.config.host)
+    for (const [one, other] of [
+      [client, upstream],
+      [upstream, client]
+    ] as const) {
+      sockets.add(one)
+      one.on("error", () => other.destroy())
+      one.on("close", () => other.destroy())
+    }
+    client.pipe(upstream)
+    upstream.on("data", (data) => {
+      client.write(data)
+      if (ill && data.includes(idle)) client.end()
+    })
+  })
+  yield* Effect.acquireRelease(
+    Effect.async<void>((resume) => {
+      listener.listen(0, "127.0.0.1", () => resume(Effect.void))
+    }),
+    () =>
+      Effect.sync(() => {
+        for (const socket of sockets) socket.destroy()
+        listener.close()
+      })
+  )
+  const url = new URL(Redacted.value(server.url))
+  url.port = String((listener.address() as Net.AddressInfo).port)
+  return {
+    url: Redacted.make(url.href),
+    attempts: Effect.sync(() => attempts),
+    heal: Effect.sync(() => {
+      ill = false
+    })
+  }
+})
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool: regressions", (it) => {
   it.scoped("a reserved connection that the server ends makes all others suspect at once, and only once", () =>
@@ -108,6 +155,53 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool:
         (yield* sessions).map(({ pid }) => pid),
         before.map(({ pid }) => pid)
       )
+    })
+  )
+
+  it.scoped("who greets and hangs up is asked ever more slowly, by one connection at a time, until one answers", () =>
+    Effect.gen(function* () {
+      const { attempts, heal, url } = yield* greeter
+      const { pool, sessions, sql } = yield* clientOf({ url, minConnections: 2, retry: false, breaker: false })
+      const atOnce = yield* Ref.make(0)
+      const watcher = yield* Effect.fork(
+        Effect.repeat(
+          Effect.flatMap(pool, ({ connecting }) => Ref.update(atOnce, (most) => Math.max(most, connecting))),
+          Schedule.spaced("2 millis")
+        )
+      )
+      const knocks = (count: number) =>
+        Effect.gen(function* () {
+          const before = yield* attempts
+          const began = performance.now()
+          yield* TestPg.eventually(attempts, (now) => now >= before + count)
+          return performance.now() - began
+        })
+      // For `minConnections`: the first two at once, then after at least 25, 50, 100, 200 and 400 ms.
+      assert.isAtLeast(yield* knocks(7), 700)
+      // No faster for many who ask, and none of them is given such a connection.
+      const failures = yield* Ref.make<ReadonlyArray<PgError.PgError>>([])
+      yield* Ref.set(atOnce, 0)
+      const queries = yield* Effect.fork(
+        Effect.replicateEffect(
+          Effect.eventually(
+            Effect.tapError(sql`SELECT 1 AS one`, ({ cause }) =>
+              Ref.update(failures, (all) => [...all, cause as PgError.PgError])
+            )
+          ),
+          20,
+          { concurrency: "unbounded" }
+        )
+      )
+      assert.isAtLeast(yield* knocks(4), 1_000)
+      assert.strictEqual(yield* Ref.get(atOnce), 1)
+      yield* Fiber.interrupt(watcher)
+      assert.isAtLeast((yield* Ref.get(failures)).length, 20)
+      for (const error of yield* Ref.get(failures)) {
+        assert.deepStrictEqual([error._tag, error.outcome], ["ConnectionError", "NotApplied"])
+      }
+      yield* heal
+      assert.lengthOf(yield* Fiber.join(queries), 20)
+      yield* TestPg.eventually(sessions, ({ length }) => length >= 2)
     })
   )
 })
