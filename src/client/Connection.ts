@@ -20,7 +20,7 @@ import { classify } from "../error/classify.js"
 import * as PgError from "../error/PgError.js"
 import * as operation from "../policy/internal/operation.js"
 import * as ReadOnly from "../policy/ReadOnly.js"
-import { send, type Work } from "./internal/attempt.js"
+import { queryCanceled, send, type Work } from "./internal/attempt.js"
 import { type Attempt, conclude, guard, note, type Permit } from "./internal/guard.js"
 import { CloseCursor, Cursor, type Reply, Request, serialize } from "./internal/session.js"
 import type { Caller, Restore, Stages } from "./internal/stages.js"
@@ -77,6 +77,11 @@ abstract class Base implements Connection {
   }
   executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     return this.execute(sql, params, transformRows)
+  }
+
+  /** A stream of what is executed like any statement. */
+  protected executed(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return Stream.unwrap(Effect.map(this.execute(sql, params, transformRows), Stream.fromIterable))
   }
 }
 
@@ -139,7 +144,7 @@ export class Pooled extends Base {
   ): Stream.Stream<any, SqlError> {
     return queries.has(ReadOnly.inspect(sql).command)
       ? this.stages.streamed(undefined, sql, params, transformRows)
-      : Stream.unwrap(Effect.map(this.execute(sql, params, transformRows), Stream.fromIterable))
+      : this.executed(sql, params, transformRows)
   }
 }
 
@@ -223,6 +228,8 @@ export class Held extends Base {
   ended = false
   /** SAVEPOINT is on its way: there is something to go back to. */
   opened = false
+  /** Something was executed in it that was not certainly a read: its COMMIT has something to apply. */
+  wrote = false
   /** Why nothing of this level can be kept any more. */
   spoiled: string | undefined = undefined
   /** The nested transaction that is open; statements of this level wait for its end. */
@@ -257,8 +264,13 @@ export class Held extends Base {
     return Effect.withFiberRuntime((fiber) => {
       const caller = callerOf(fiber)
       const work = workOf(this.stages, sql, caller.operation, false)
-      return this.submit(caller, request, { ...work, readOnly: work.readOnly || this.options.readOnly }).pipe(
-        Effect.mapError((error) => {
+      const readOnly = work.readOnly || this.options.readOnly
+      for (let at: Held | undefined = this; at !== undefined && !readOnly; at = at.options.parent) at.wrote = true
+      return this.submit(caller, request, { ...work, readOnly }).pipe(
+        Effect.mapError((failure) => {
+          // Cancelled because nobody else may wait for what was left behind.
+          const cutOff = this.ended && failure.sqlState === queryCanceled && failure.outcome === "NotApplied"
+          const error = cutOff ? this.outlived(caller, "its statement was cancelled") : failure
           note(caller, error, 1, undefined)
           const repeatable = work.readOnly || caller.operation?.idempotent === true
           return PgError.toSqlError(conclude(this.stages, caller, error, repeatable, 1))
@@ -267,8 +279,13 @@ export class Held extends Base {
     })
   }
 
-  /** To the wire as soon as no nested transaction is open. */
-  submit(caller: Caller, request: () => Request, work: Work): Effect.Effect<Reply, PgError.PgError> {
+  /** To the wire as soon as no nested transaction is open. `unsent`: given up before it got there. */
+  submit(
+    caller: Caller,
+    request: () => Request,
+    work: Work,
+    unsent: () => void = () => {}
+  ): Effect.Effect<Reply, PgError.PgError> {
     return Effect.async((resume) => {
       const refusal = this.refusal(caller)
       if (refusal !== undefined) return resume(Effect.fail(refusal))
@@ -276,7 +293,7 @@ export class Held extends Base {
         return resume(
           Effect.zipRight(
             this.turn(caller),
-            Effect.suspend(() => this.submit(caller, request, work))
+            Effect.suspend(() => this.submit(caller, request, work, unsent))
           )
         )
       }
@@ -293,7 +310,9 @@ export class Held extends Base {
           answered: (error) => {
             if (error !== undefined && !gone) permit.report(error)
           },
-          abandoned: () => {},
+          abandoned: (inFlight) => {
+            if (!inFlight) unsent()
+          },
           settled: hooks(stages, permit, () => {}).settled
         },
         resume
@@ -373,12 +392,12 @@ export class Held extends Base {
     return new PgError.TransactionAbortedError({ ...nothingSent(caller), message: this.spoiled })
   }
 
-  outlived(caller: Caller): PgError.PgError {
+  outlived(caller?: Caller, what = "nothing was sent"): PgError.PgError {
     return new PgError.TransactionAbortedError({
       ...nothingSent(caller),
       message:
         `The transaction or reserved connection (${spanName(this.options.span)}) has ended, and this fiber outlived it: ` +
-        "nothing was sent. Await such work inside, or start it outside"
+        `${what}. Await such work inside, or start it outside`
     })
   }
 
@@ -387,16 +406,22 @@ export class Held extends Base {
     params: ReadonlyArray<unknown>,
     transformRows: TransformRows
   ): Stream.Stream<any, SqlError> {
-    // Outside a transaction a portal lives no longer than one message.
-    return Stream.suspend(() =>
-      this.lease.session.status === "I"
+    return Stream.suspend(() => {
+      if (this.lease.session.status !== "I") return this.fetched(sql, params, transformRows, true)
+      // Outside a transaction a portal lives no longer than one message.
+      return queries.has(ReadOnly.inspect(sql).command)
         ? this.stages.streamed(this, sql, params, transformRows)
-        : this.fetched(sql, params, transformRows)
-    )
+        : this.executed(sql, params, transformRows)
+    })
   }
 
-  /** Rows in portions, in the transaction that is open. */
-  fetched(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows): Stream.Stream<any, SqlError> {
+  /** Rows in portions, in the transaction that is open. `goesOn`: it does so when the stream has ended. */
+  fetched(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows,
+    goesOn: boolean
+  ): Stream.Stream<any, SqlError> {
     return Stream.unwrapScoped(
       Effect.flatMap(Effect.mapError(serialized(params), PgError.toSqlError), (values) => {
         const { lease } = this
@@ -418,7 +443,8 @@ export class Held extends Base {
         })
         // Not waited for, and yet before anything that follows on this connection.
         const forget = Effect.sync(() => {
-          if (!lease.released && lease.session.status === "T") lease.session.submit(new CloseCursor(cursor), () => {})
+          if (!goesOn || lease.released || lease.session.status !== "T") return
+          lease.session.submit(new CloseCursor(cursor), () => {})
         })
         return Effect.as(
           Effect.addFinalizer(() => forget),
@@ -429,13 +455,13 @@ export class Held extends Base {
   }
 }
 
-const nothingSent = (caller: Caller) =>
+const nothingSent = (caller?: Caller) =>
   ({
     phase: "Execute",
     outcome: "NotApplied",
     transient: false,
     attempts: 0,
-    operation: caller.operation?.name
+    operation: caller?.operation?.name
   }) as const
 
 const spanName = (span: Tracer.AnySpan | undefined): string =>

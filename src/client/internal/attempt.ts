@@ -30,7 +30,7 @@ export interface Work {
 const unsent = new WeakSet<PgError.PgError>()
 export const wasNeverSent = (error: PgError.PgError): boolean => unsent.has(error)
 
-const queryCanceled = "57014"
+export const queryCanceled = "57014"
 
 /** Cancelled by the pool, whose grace is over, and not by anybody else. */
 const cutOff = ({ cause, code, operation, outcome, phase, severity, sqlState }: PgError.PgError): PgError.PgError =>

@@ -261,10 +261,16 @@ export class Session {
     return true
   }
 
-  /** Cancel what is on the wire, although somebody still waits for its reply, which then is the server's refusal. */
-  cutOff(): void {
+  /**
+   * Cancel what is on the wire, although somebody still waits for its reply, which then is the server's refusal. What is
+   * queued is never sent, but for a COMMIT and what comes before it.
+   */
+  cutOff(cause: unknown): void {
+    const last = this.queue.findLastIndex(({ cancellable }) => !cancellable)
+    const refused = this.queue.splice(last + 1)
     const slot = this.active
     if (slot?.cancellable) this.settle(slot)
+    for (const other of refused) this.reply(other, cause, false, false)
   }
 
   /** Where nobody settles (set-up, LISTEN), what is abandoned comes to its end by itself, and the queue goes on then. */

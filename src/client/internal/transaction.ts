@@ -5,8 +5,10 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -26,6 +28,8 @@ import type { Caller, Restore, Stages } from "./stages.js"
 
 /** A typed failure's ROLLBACK is waited for this long, milliseconds of the live clock; then the connection goes. */
 const rollbackLimit = 250
+/** The COMMIT that a stream leaves behind is waited for this long, milliseconds of the live clock; then the connection goes. */
+const commitLimit = 30_000
 
 const control = (phase: PgError.Phase, command: string, readOnly = true): Work => ({
   phase,
@@ -95,12 +99,14 @@ const begin = (
 const abandon = (held: Held): void => {
   held.end()
   // What a fiber left behind still executes would keep the connection; nothing of it can be kept anyway.
-  held.lease.session.cutOff()
+  held.lease.session.cutOff(held.outlived())
   held.lease.release()
 }
 
 const commit = (stages: Stages, caller: Caller, held: Held, restore: Restore): Effect.Effect<void, PgError.PgError> =>
   Effect.suspend((): Effect.Effect<Reply, PgError.PgError> => {
+    // A stream on a reserved connection that is another's by now.
+    if (held.ended) return Effect.fail(held.outlived(caller))
     if (held.spoiled !== undefined) {
       return Effect.zipRight(rollback(stages, held, false), Effect.fail(spoilt(caller, "Commit", held.spoiled)))
     }
@@ -117,12 +123,17 @@ const commit = (stages: Stages, caller: Caller, held: Held, restore: Restore): E
         caller,
         lease.session,
         new Request("COMMIT"),
-        control("Commit", "commit", held.options.readOnly),
+        control("Commit", "commit", !held.wrote),
         {
           ...after,
           answered: (error) => {
             if (error !== undefined) held.permit.report(error)
             lease.release()
+          },
+          abandoned: (inFlight) => {
+            // Not even sent: what it waited behind is nobody's any more, and would keep the connection.
+            if (!inFlight) lease.session.cutOff(held.outlived())
+            after.abandoned()
           }
         },
         resume
@@ -141,6 +152,7 @@ const commit = (stages: Stages, caller: Caller, held: Held, restore: Restore): E
         return Effect.void
       }
       stages.recorder.transaction("aborted")
+      if (held.wrote) operation.countWrite(caller.operation, -1, true)
       return Effect.fail(rolledBack(caller, "Commit", "The transaction was rolled back, and nothing of it is stored"))
     }),
     Effect.mapError((error) => {
@@ -187,7 +199,7 @@ const rollback = (stages: Stages, held: Held, background: boolean): Effect.Effec
   Effect.suspend(() => {
     held.end()
     stages.recorder.transaction("rolledBack")
-    if (background) held.lease.session.cutOff()
+    if (background) held.lease.session.cutOff(held.outlived())
     return Effect.zipRight(background ? Effect.void : undone(held, "ROLLBACK"), Effect.sync(held.lease.release))
   })
 
@@ -221,7 +233,10 @@ const openNested = (
             child.opened = true
             return new Request(`SAVEPOINT ${savepoint}`)
           },
-          control("Savepoint", "savepoint")
+          control("Savepoint", "savepoint"),
+          () => {
+            child.opened = false
+          }
         )
       )
     )
@@ -256,6 +271,15 @@ const closing = (
 
 const undo = (savepoint: string) => `ROLLBACK TO SAVEPOINT ${savepoint}; RELEASE SAVEPOINT ${savepoint}`
 
+/** The transaction around it needs the connection: waited for like any statement of it, however far the server is. */
+const undoneNested = ({ lease, options }: Held, restore: Restore): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (lease.released || lease.session.lost !== undefined) return Effect.void
+    const answered = Deferred.unsafeMake<void>(FiberId.none)
+    lease.session.submit(new Request(undo(options.savepoint!)), () => Deferred.unsafeDone(answered, Effect.void))
+    return restore(Deferred.await(answered))
+  })
+
 /** The level around it waits until all of this is said: what it sends next is neither refused nor undone with the child. */
 const closeNested = (
   stages: Stages,
@@ -272,7 +296,7 @@ const closeNested = (
     const end = Effect.sync(() => child.end())
     if (Exit.isFailure(exit)) {
       child.stop()
-      if (!Cause.isInterrupted(exit.cause)) return Effect.zipRight(undone(child, undo(savepoint)), end)
+      if (!Cause.isInterrupted(exit.cause)) return Effect.ensuring(undoneNested(child, restore), end)
       // Not waited for, and yet before anything that the level around it may send next.
       lease.session.submit(new Request(undo(savepoint)), () => {})
       return end
@@ -280,7 +304,7 @@ const closeNested = (
     if (child.spoiled !== undefined) {
       child.stop()
       const failure = Effect.fail(spoilt(caller, "Savepoint", child.spoiled))
-      return Effect.zipRight(Effect.zipRight(undone(child, undo(savepoint)), end), failure)
+      return Effect.zipRight(Effect.ensuring(undoneNested(child, restore), end), failure)
     }
     let said: "nothing" | "release" | "answered" = "nothing"
     const release = Effect.async<Reply, PgError.PgError>((resume) => {
@@ -295,7 +319,7 @@ const closeNested = (
     })
     return Effect.catchAll(restore(release), (error) =>
       Effect.zipRight(
-        said === "nothing" ? Effect.void : undone(child, undo(savepoint)),
+        said === "nothing" ? Effect.void : undoneNested(child, restore),
         Effect.fail(
           error._tag === "TransactionAbortedError" && said !== "nothing"
             ? rolledBack(caller, "Savepoint", "The nested transaction was rolled back")
@@ -480,10 +504,10 @@ export const makeStreamed =
               ? begin(stages(), caller, {}, { span: caller.span, outer: undefined }, "guarded", restore, limits)
               : beginOn(reserved, caller, restore, limits)
           return Effect.map(Effect.mapError(opened, PgError.toSqlError), (held) => ({ held, readOnly, caller })).pipe(
-            Effect.tap(({ held }) => Effect.addFinalizer((exit) => leave(stages(), held, readOnly, exit))),
+            Effect.tap(({ held }) => Effect.addFinalizer((exit) => leave(stages(), caller, held, readOnly, exit))),
             Effect.map(({ held }) =>
               Stream.concat(
-                held.fetched(sql, params, transformRows),
+                held.fetched(sql, params, transformRows, false),
                 Stream.execute(
                   Effect.uninterruptibleMask((restore) =>
                     Effect.mapError(commit(stages(), caller, held, restore), PgError.toSqlError)
@@ -504,36 +528,65 @@ const beginOn = (
   more: string
 ): Effect.Effect<Held, PgError.PgError> => {
   const { lease, options, permit, stages } = reserved
-  const kept: Lease = { session: lease.session, released: false, span: lease.span, release: () => {} }
+  const { session } = lease
+  let begun = false
+  const kept: Lease = {
+    session,
+    get released() {
+      return lease.released
+    },
+    span: lease.span,
+    // What is still open is rolled back before anything else that the connection's holder sends.
+    release: () => {
+      if (!begun || lease.released || (session.status === "I" && !session.busy)) return
+      if (!session.onWire || session.cancellable) session.submit(new Request("ROLLBACK"), () => {})
+    }
+  }
   const held = new Held(stages, kept, permit, { readOnly: false, span: options.span, parent: reserved })
+  const request = () => {
+    begun = true
+    return new Request(`BEGIN${more}`)
+  }
+  const unsent = () => {
+    begun = false
+  }
   const sent = Effect.zipRight(
     reserved.enter(caller, held, restore),
-    restore(held.submit(caller, () => new Request(`BEGIN${more}`), control("Begin", "begin")))
+    restore(held.submit(caller, request, control("Begin", "begin"), unsent))
   )
-  return Effect.onExit(sent, (exit) => Effect.sync(() => void (Exit.isFailure(exit) && held.end()))).pipe(
-    Effect.as(held)
-  )
+  return Effect.onExit(sent, (exit) =>
+    Effect.sync(() => {
+      if (Exit.isSuccess(exit)) return
+      held.end()
+      kept.release()
+    })
+  ).pipe(Effect.as(held))
 }
 
 /**
  * The reader stopped before the end. What only reads is rolled back by whoever has the connection next; what may have written
  * is committed, as by the bare client, without waiting for it: there is nobody left to tell.
  */
-const leave = (stages: Stages, held: Held, readOnly: boolean, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+const leave = (
+  stages: Stages,
+  caller: Caller,
+  held: Held,
+  readOnly: boolean,
+  exit: Exit.Exit<unknown, unknown>
+): Effect.Effect<void> =>
   Effect.sync(() => {
     if (held.ended) return
     const { session } = held.lease
-    const text = Exit.isSuccess(exit) && !readOnly ? "COMMIT" : "ROLLBACK"
-    if (session.lost === undefined) {
-      session.submit(
-        new Request(text),
-        ({ error, result }) => {
-          if (text === "COMMIT" && (error !== undefined || (result as QueryArrayResult).command !== "COMMIT")) {
-            stages.recorder.streamLost(error)
-          }
-        },
-        text !== "COMMIT"
-      )
+    if (Exit.isSuccess(exit) && !readOnly && session.lost === undefined) {
+      operation.countWrite(caller.operation, 1, true)
+      const timer = setTimeout(() => session.destroy(terminated("COMMIT was not answered in time")), commitLimit)
+      const done = ({ answered, error, result }: Reply) => {
+        clearTimeout(timer)
+        if (error === undefined && (result as QueryArrayResult).command === "COMMIT") return
+        if (answered) operation.countWrite(caller.operation, -1, true)
+        stages.recorder.streamLost(error)
+      }
+      session.submit(new Request("COMMIT"), done, false)
     }
     held.end()
     held.lease.release()

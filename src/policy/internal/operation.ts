@@ -52,10 +52,11 @@ const stateRef = globalValue("effect-pg-resilience/Operation/state", () =>
   FiberRef.unsafeMake<State | undefined>(undefined)
 )
 
-/** The operation that a fiber works for now. */
+/** The operation that a fiber works for now: the innermost that has not ended. */
 export const current = (fiber: { readonly getFiberRef: <A>(ref: FiberRef.FiberRef<A>) => A }): State | undefined => {
-  const state = fiber.getFiberRef(stateRef)
-  return state === undefined || state.ended ? undefined : state
+  let state = fiber.getFiberRef(stateRef)
+  while (state?.ended) state = state.parent
+  return state
 }
 
 /** For our own fibers, which belong to nobody's operation. */
