@@ -29,8 +29,8 @@ export default defineConfig({
     // Each file starts at most two PostgreSQL servers; two files at a time suit a two-core machine.
     maxWorkers: 2,
     minWorkers: 1,
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     retry: 0
   }
 })

@@ -20,7 +20,7 @@ layer(Layer.merge(TestPg.layer, Logger.minimumLogLevel(LogLevel.None)), {
         console.log(`${cases} messages lost, each in one of ${Matrix.ways} ways`)
         assert.deepStrictEqual(violations, [])
       }),
-    60_000
+    300_000
   )
 
   it.scoped("loses a connection, and not its place in the pool, to a COMMIT that is never answered", () =>

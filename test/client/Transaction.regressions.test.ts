@@ -1,9 +1,10 @@
 /** Transactions that meet their end at awkward moments: what went wrong once, and must not again. */
 import { assert, layer } from "@effect/vitest"
-import { Array as Arr, Cause, Deferred, Effect, Exit, Fiber, Option, Schedule, Scheduler } from "effect"
+import { Array as Arr, Cause, Deferred, Effect, Exit, Fiber, Option, Schedule } from "effect"
 import { Operation, type PgError, RetryPolicy, Transaction } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
+import { heldUp, turns } from "./heldUp.js"
 import { advisoryLock, clientOf, failure, hold, waitingForLock } from "./support.js"
 
 /** A client of one connection, through a proxy or not, with an empty table `kept (n)` in a database of its own. */
@@ -36,59 +37,12 @@ const misplaced = Effect.flatMap(EmbeddedPostgres.EmbeddedPostgres, (server) =>
   )
 )
 
-const turn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
-
-/** All fibers have come as far as they come by themselves: no answer of a server is among what they wait for. */
-const turns = Effect.repeatN(turn, 20)
-
 /** How many server processes execute this statement. */
 const executing = (query: string) =>
   Effect.map(
     TestPg.control("SELECT FROM pg_stat_activity WHERE state = 'active' AND query = $1", [query]),
     ({ length }) => length
   )
-
-/** An effect whose fiber can be held up between any two operations: what others do then comes at that very moment. */
-const heldUp = <A, E, R>(self: Effect.Effect<A, E, R>) =>
-  Effect.sync(() => {
-    let own: unknown
-    let operations = 0
-    let at = Number.POSITIVE_INFINITY
-    let state: "running" | "holding" | "held" | "over" = "running"
-    let go = () => {}
-    const scheduler: Scheduler.Scheduler = {
-      shouldYield: (fiber) => {
-        if (fiber !== own || state === "over" || ++operations !== at)
-          return Scheduler.defaultScheduler.shouldYield(fiber)
-        state = "holding"
-        return 0
-      },
-      scheduleTask: (task, priority, fiber) => {
-        if (state !== "holding" || fiber !== own) return Scheduler.defaultScheduler.scheduleTask(task, priority, fiber)
-        state = "held"
-        go = task
-      }
-    }
-    const over = Effect.sync(() => {
-      state = "over"
-    })
-    return {
-      effect: Effect.withFiberRuntime<A, E, R>((fiber) => {
-        own = fiber
-        return self
-      }).pipe(Effect.ensuring(over), Effect.withScheduler(scheduler)),
-      /** So many operations from now on. */
-      holdAfter: (count: number) => {
-        at = operations + count
-      },
-      /** Waits until it is held up, or over before. Returns whether it has come that far. */
-      happened: Effect.map(
-        Effect.repeat(turn, { until: () => state === "held" || state === "over" }),
-        () => operations >= at
-      ),
-      letGo: Effect.sync(() => go())
-    }
-  })
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Transaction, at awkward moments", (it) => {
   it.scoped("a nested transaction that outlives its parent says nothing on the connection's next holder", () =>

@@ -77,8 +77,6 @@ const runner = (port: number, options: Partial<ShardingConfig.ShardingConfig["Ty
       ShardingConfig.layer({
         runnerAddress: Option.some(RunnerAddress.make("localhost", port)),
         shardsPerGroup: shards,
-        shardLockRefreshInterval: "500 millis",
-        shardLockExpiration: "5 seconds",
         entityMessagePollInterval: "100 millis",
         entityReplyPollInterval: "50 millis",
         entityTerminationTimeout: "1 second",
@@ -168,7 +166,9 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("A clu
       yield* TestPg.control(setup, [], url)
       const released = yield* Deferred.make<void>()
       const before = (id: string) => (id === "during-0" ? Deferred.await(released) : Effect.void)
-      const cluster = Layer.provideMerge(accounts("one", before), runner(1)).pipe(
+      // A lock that a busy machine does not refresh within this time counts as lost.
+      const often = runner(1, { shardLockRefreshInterval: "2 seconds" })
+      const cluster = Layer.provideMerge(accounts("one", before), often).pipe(
         Layer.provideMerge(ResilientPg.layer({ url }))
       )
       yield* Effect.gen(function* () {
