@@ -10,7 +10,7 @@
  */
 import { parseArgs } from "node:util"
 import { NodeRuntime } from "@effect/platform-node"
-import { Duration, Effect, Layer, Logger, LogLevel } from "effect"
+import { Effect, Layer, Logger, LogLevel } from "effect"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
 import * as Outage from "./outage.js"
@@ -76,8 +76,7 @@ const outage: Part = {
     Outage.run({
       seed,
       seconds: 3,
-      onFault: ({ fault, recovery }) =>
-        say(`${fault}: ${recovery === undefined ? "not well" : `well after ${Duration.format(recovery)}`}`)
+      onFault: (fault) => say(Outage.figures(fault))
     }).pipe(
       Effect.map(({ audit, book, violations }) => {
         say(`${book.operations} operations, ${audit.acknowledged} writes acknowledged, ${audit.failed} failed`)

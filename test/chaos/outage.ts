@@ -1,5 +1,5 @@
 /** The demo's workload and faults, judged: what happens to a program while its server and its network fail. */
-import { Effect, Fiber, Option, Random } from "effect"
+import { Duration, Effect, Fiber, Option, Random } from "effect"
 import { ResilientPg } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import { type Audit, audit } from "../../examples/demo/audit.js"
@@ -27,6 +27,10 @@ export interface Report {
 
 /** Far beyond what any recovery takes, on any machine: who needs longer hangs. */
 const patience = "30 seconds"
+
+/** One fault in one line. */
+export const figures = ({ fault, recovery }: Healed): string =>
+  `${fault}: ${recovery === undefined ? "not well again" : `well after ${Duration.toMillis(recovery).toFixed(0)} ms`}`
 
 const successes = ({ latencies }: Book) => latencies.read.length + latencies.write.length + latencies.transfer.length
 

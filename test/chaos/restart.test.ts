@@ -1,6 +1,6 @@
 /** A server that restarts, crashes, stalls or is cut off, under the work of fifty fibers. */
 import { assert, layer } from "@effect/vitest"
-import { Duration, Effect, Layer, Logger, LogLevel } from "effect"
+import { Effect, Layer, Logger, LogLevel } from "effect"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as Outage from "./outage.js"
 import * as Seeds from "./seeds.js"
@@ -16,9 +16,7 @@ layer(Layer.merge(world, Logger.minimumLogLevel(LogLevel.None)), { excludeTestSe
         Effect.gen(function* () {
           const seed = yield* Seeds.seed
           const { audit, book, healed, violations } = yield* Outage.run({ seed, seconds: 1 })
-          for (const { fault, recovery } of healed) {
-            console.log(`${fault}: well after ${recovery === undefined ? "ever" : Duration.format(recovery)}`)
-          }
+          for (const fault of healed) console.log(Outage.figures(fault))
           console.log(
             `${book.operations} operations, the longest ${book.longest.toFixed(0)} ms; ${audit.acknowledged} writes acknowledged`,
             `${audit.unknown.applied + audit.unknown.notApplied} unknown; errors: ${[...book.errors].join(" ")}`
