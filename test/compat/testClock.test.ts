@@ -249,19 +249,17 @@ layer(TestPg.layer, { timeout: "60 seconds" })("A program under TestClock", (it)
           RETURN currval('tries');
         END $$`
       const tries = Effect.map(sql<{ n: number }>`SELECT last_value::int AS n FROM tries`, ([row]) => row!.n)
-      const fiber = yield* Effect.fork(sql`SELECT third_time()::int AS n`)
-      // Delays of 10 and 20 ms at most, each with full jitter: the program sleeps, and only the clock wakes it.
-      for (const [tried, longest] of [
-        [1, 10],
-        [2, 20]
-      ] as const) {
-        const now = yield* Clock.currentTimeMillis
+      // Full jitter: 0 to 10 ms, then 0 to 20 ms. The program sleeps, and only the clock wakes it.
+      const jitter = [7, 13] as const
+      const fiber = yield* Effect.fork(Effect.withRandomFixed(sql`SELECT third_time()::int AS n`, [...jitter]))
+      for (const [i, delay] of jitter.entries()) {
+        const wakes = (yield* Clock.currentTimeMillis) + delay
         yield* TestPg.eventually(
           TestClock.sleeps(),
-          Chunk.some((at) => at > now && at <= now + longest)
+          Chunk.some((at) => at === wakes)
         )
-        assert.strictEqual(yield* tries, tried)
-        yield* TestClock.adjust(longest)
+        assert.strictEqual(yield* tries, i + 1)
+        yield* TestClock.adjust(delay)
       }
       assert.deepStrictEqual(yield* Fiber.join(fiber), [{ n: 3 }])
     }).pipe(Effect.provide(ours()))

@@ -59,10 +59,10 @@ const endOf = (exit: Exit.Exit<unknown, PgError.PgError | Work.Refused>): string
 const expected = ({ fault, step }: Case): Work.End =>
   fault.silent ? (step.silent ?? (step.end === "lost" || step.end === "success" ? "timeout" : step.end)) : step.end
 
-/** A wait for ROLLBACK ends by itself. */
+/** A wait for the ROLLBACK of a whole transaction ends by itself. */
 const endsByDeadline = (theCase: Case): boolean => {
   const end = expected(theCase)
-  return theCase.fault.silent && end !== "lost" && end !== "refused"
+  return theCase.fault.silent && end !== "refused"
 }
 
 const judge = (theCase: Case, end: string, stored: ReadonlyMap<number, number>): ReadonlyArray<string> => {

@@ -43,8 +43,8 @@ export interface Work {
 }
 
 /** A command of one message. */
-const simple = (pattern: RegExp, end: End, silent?: End): ReadonlyArray<Step> => [
-  { name: pattern.source.replace(/^\^/, ""), match: FaultProxy.query(pattern), first: true, end, silent }
+const simple = (pattern: RegExp, end: End): ReadonlyArray<Step> => [
+  { name: pattern.source.replace(/^\^/, ""), match: FaultProxy.query(pattern), first: true, end }
 ]
 
 /** A command with parameters: five messages. A work has at most one of these, so that their kinds tell them. */
@@ -156,7 +156,7 @@ export const works: ReadonlyArray<Work> = [
         ])
       ),
     stored: { 1: 1, 3: 1 },
-    steps: simple(/^ROLLBACK TO/, "lost", "lost")
+    steps: simple(/^ROLLBACK TO/, "lost")
   },
   {
     name: "a transaction that the program ends with a failure",
