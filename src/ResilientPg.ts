@@ -34,11 +34,15 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { PCGRandom } from "effect/Utils"
-import { currentLevel, Held, noVerdicts, Pooled, statementSpan } from "./client/Connection.js"
+import { Pooled, statementSpan } from "./client/Connection.js"
 import * as cancel from "./client/internal/cancel.js"
 import * as connector from "./client/internal/connect.js"
+import { currentLevel, Held } from "./client/internal/held.js"
+import { noVerdicts } from "./client/internal/leasing.js"
+import { makeReserve } from "./client/internal/reserve.js"
 import { query } from "./client/internal/session.js"
 import type { Stages } from "./client/internal/stages.js"
+import { makeStreamed } from "./client/internal/streamed.js"
 import * as transaction from "./client/internal/transaction.js"
 import * as Listen from "./client/Listen.js"
 import * as Pool from "./client/Pool.js"
@@ -286,7 +290,7 @@ export const make = (
       ["server.port", target.port]
     ]
     const stages: Stages = {
-      streamed: transaction.makeStreamed(() => stages),
+      streamed: makeStreamed(() => stages),
       owner: {},
       pool: thePool,
       breaker,
@@ -315,7 +319,7 @@ export const make = (
       safe: undefined as any,
       config: clientConfig(options, config),
       withTransaction: transaction.makeWithTransaction(stages, attributes),
-      reserve: transaction.makeReserve(stages),
+      reserve: makeReserve(stages),
       withoutTransforms(): any {
         if (transformRows === undefined) return client
         const plain = Statement.make(acquirer, compiler.withoutTransform, attributes, undefined)

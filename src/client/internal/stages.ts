@@ -10,8 +10,8 @@ import type * as CircuitBreaker from "../../policy/CircuitBreaker.js"
 import type { State as Operation } from "../../policy/internal/operation.js"
 import type * as RetryBudget from "../../policy/RetryBudget.js"
 import type * as RetryPolicy from "../../policy/RetryPolicy.js"
-import type { Held } from "../Connection.js"
 import type * as Pool from "../Pool.js"
+import type { Held } from "./held.js"
 
 /** Told of everything, synchronously; asks nothing. */
 export interface Recorder {

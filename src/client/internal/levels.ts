@@ -1,0 +1,196 @@
+/**
+ * A transaction on a connection of its own: BEGIN, COMMIT, ROLLBACK, and what is known when one of them gets lost. Savepoints
+ * are in `nested.ts`.
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Tracer from "effect/Tracer"
+import type { QueryArrayResult } from "pg"
+import * as PgError from "../../error/PgError.js"
+import * as operation from "../../policy/internal/operation.js"
+import type { Options } from "../Transaction.js"
+import { send, type Work } from "./attempt.js"
+import { admitted, conclude, guard, type Permit } from "./guard.js"
+import { Held } from "./held.js"
+import { acquired, hooks } from "./leasing.js"
+import { type Reply, Request, terminated } from "./session.js"
+import type { Caller, Restore, Stages } from "./stages.js"
+
+/** A typed failure's ROLLBACK is waited for this long, milliseconds of the live clock; then the connection goes. */
+const rollbackLimit = 250
+
+export const control = (phase: PgError.Phase, command: string, readOnly = true): Work => ({
+  phase,
+  command,
+  readOnly,
+  pooled: false,
+  opaque: false,
+  transactionControl: true,
+  isCommit: phase === "Commit"
+})
+
+const beginText = ({ deferrable, isolation, readOnly }: Options, setLocal: string): string =>
+  `BEGIN${isolation === undefined ? "" : ` ISOLATION LEVEL ${isolation.toUpperCase()}`}${readOnly === true ? " READ ONLY" : ""}${
+    deferrable === true ? " DEFERRABLE" : ""
+  }${setLocal}`
+
+/**
+ * Who repeats a BEGIN that fails: it itself, or (`once`, and `again` from the second time on) whoever repeats the whole
+ * transaction, so that no policy is gone through twice.
+ */
+export type Mode = "guarded" | "once" | "again"
+
+/** A transaction on a connection of its own. In an uninterruptible region; what waits inside can be interrupted. */
+export const begin = (
+  stages: Stages,
+  caller: Caller,
+  options: Options,
+  held: { readonly span: Tracer.AnySpan | undefined; readonly outer: Held["options"]["outer"] },
+  mode: Mode,
+  restore: Restore,
+  more = ""
+): Effect.Effect<Held, PgError.PgError> => {
+  let opened: Held | undefined
+  const work: Work = { ...control("Begin", "begin"), pooled: true }
+  const attempt = (permit: Permit) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(acquired(stages, caller, permit, restore), (lease) => {
+        lease.span = held.span
+        const sent = Effect.async<Reply, PgError.PgError>((resume) => {
+          const request = new Request(beginText(options, stages.setLocal() + more))
+          const { answered, ...rest } = hooks(stages, permit, lease.release)
+          const keep = {
+            ...rest,
+            answered: (error: PgError.PgError | undefined, ms: number) => permit.settle(error, ms)
+          }
+          return send(stages, caller, lease.session, request, work, keep, resume)
+        })
+        return Effect.onExit(restore(sent), (exit) =>
+          Effect.sync(() => {
+            if (Exit.isFailure(exit)) lease.release()
+            else opened = new Held(stages, lease, permit, { ...held, readOnly: options.readOnly === true })
+          })
+        )
+      })
+    ).pipe(Effect.map(() => opened!))
+  const guarded =
+    mode === "guarded"
+      ? guard(stages, caller, attempt, true)
+      : admitted(stages, caller, attempt, mode === "again" || caller.operation?.whenOpen === "wait")
+  // Interrupted at the very moment at which it succeeded: nobody else knows of it.
+  return Effect.onExit(restore(guarded), (exit) =>
+    Exit.isFailure(exit) && opened !== undefined ? Effect.sync(() => abandon(opened!)) : Effect.void
+  )
+}
+
+/** End a level whose caller has gone. The pool cleans the connection with ROLLBACK before anybody gets it. */
+export const abandon = (held: Held): void => {
+  held.end()
+  // What a fiber left behind still executes would keep the connection; nothing of it can be kept anyway.
+  held.lease.session.cutOff(held.outlived())
+  held.lease.release()
+}
+
+export const commit = (
+  stages: Stages,
+  caller: Caller,
+  held: Held,
+  restore: Restore
+): Effect.Effect<void, PgError.PgError> =>
+  Effect.suspend((): Effect.Effect<Reply, PgError.PgError> => {
+    // A stream on a reserved connection that is another's by now.
+    if (held.ended) return Effect.fail(held.outlived(caller))
+    if (held.spoiled !== undefined) {
+      return Effect.zipRight(rollback(stages, held, false), Effect.fail(aborted(caller, "Commit", held.spoiled)))
+    }
+    const unfinished = held.stop()
+    const { lease } = held
+    let sent = false
+    const reply = Effect.async<Reply, PgError.PgError>((resume) => {
+      sent = true
+      // What a fiber that was not awaited left half-done in a nested transaction is not committed.
+      if (unfinished !== undefined) lease.session.submit(new Request(`ROLLBACK TO SAVEPOINT ${unfinished}`), () => {})
+      const after = hooks(stages, held.permit, lease.release)
+      return send(
+        stages,
+        caller,
+        lease.session,
+        new Request("COMMIT"),
+        control("Commit", "commit", !held.wrote),
+        {
+          ...after,
+          answered: (error) => {
+            if (error !== undefined) held.permit.report(error)
+            lease.release()
+          },
+          abandoned: (inFlight) => {
+            // Not even sent: what it waited behind is nobody's any more, and would keep the connection.
+            if (!inFlight) lease.session.cutOff(held.outlived())
+            after.abandoned()
+          }
+        },
+        resume
+      )
+    })
+    return Effect.onExit(restore(reply), () =>
+      Effect.sync(() => {
+        held.end()
+        if (!sent) lease.release()
+      })
+    )
+  }).pipe(
+    Effect.flatMap(({ result }) => {
+      if ((result as QueryArrayResult).command === "COMMIT") {
+        stages.recorder.transaction("committed")
+        return Effect.void
+      }
+      stages.recorder.transaction("aborted")
+      if (held.wrote) operation.countWrite(caller.operation, -1, true)
+      return Effect.fail(rolledBack(caller, "Commit", "The transaction was rolled back, and nothing of it is stored"))
+    }),
+    Effect.mapError((error) => {
+      const concluded = conclude(stages, caller, error, false, 1)
+      if (concluded._tag === "OutcomeUnknownError") stages.recorder.transaction("unknown")
+      return concluded
+    })
+  )
+
+/** A failure of the transaction as such: nothing of it is stored. */
+export const aborted = (caller: Caller, phase: PgError.Phase, message: string) =>
+  new PgError.TransactionAbortedError({
+    message,
+    phase,
+    outcome: "NotApplied",
+    transient: false,
+    attempts: 1,
+    operation: caller.operation?.name
+  })
+
+/** The server has answered COMMIT or RELEASE with the news that there was nothing left to keep. */
+export const rolledBack = (caller: Caller, phase: PgError.Phase, what: string) =>
+  aborted(
+    caller,
+    phase,
+    `${what}: a statement in it had failed, and the program went on. Let that failure end the transaction, or give the statement a nested transaction of its own`
+  )
+
+/** Undo on the connection, awaited for 250 ms of the live clock; then the connection is destroyed. */
+const undone = ({ lease }: Held, text: string): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    const { session } = lease
+    if (lease.released || session.lost !== undefined) return resume(Effect.void)
+    const timer = setTimeout(() => session.destroy(terminated("ROLLBACK was not answered in time")), rollbackLimit)
+    session.submit(new Request(text), () => {
+      clearTimeout(timer)
+      resume(Effect.void)
+    })
+  })
+
+/** After a failure: awaited. After an interruption: the connection goes back as it is, and the pool cleans it. */
+export const rollback = (stages: Stages, held: Held, background: boolean): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    held.end()
+    stages.recorder.transaction("rolledBack")
+    if (background) held.lease.session.cutOff(held.outlived())
+    return Effect.zipRight(background ? Effect.void : undone(held, "ROLLBACK"), Effect.sync(held.lease.release))
+  })
