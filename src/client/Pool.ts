@@ -23,6 +23,7 @@ import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
 import { classify } from "../error/classify.js"
 import * as PgError from "../error/PgError.js"
+import { patience } from "./internal/patience.js"
 import { Request, type Session, type Slot, terminated } from "./internal/session.js"
 import type { Restore } from "./internal/stages.js"
 
@@ -274,14 +275,9 @@ export const make = (options: Options, env: Environment): Pool => {
   const ask = (entry: Entry, sql: string, reason: EvictionReason, done: () => void = () => {}) => {
     enter(entry, "quarantined")
     const silent = () => lose(entry, reason, terminated("no answer to a check within a second"))
-    // Timers come before what the sockets have: after a stall of ours the answer is here, and gets its turn first.
-    let late: NodeJS.Immediate | undefined
-    const timer = setTimeout(() => {
-      late = setImmediate(silent)
-    }, checkLimit)
+    const stop = patience(checkLimit, silent)
     entry.session.submit(new Request(sql), ({ answered, error }) => {
-      clearTimeout(timer)
-      clearImmediate(late)
+      stop()
       done()
       if (error !== undefined && answered && entry.session.status !== "I") evict(entry, reason, error)
       else entry.session.whenIdle(() => judge(entry, true))
