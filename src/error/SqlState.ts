@@ -5,9 +5,10 @@
  * server's routine, then SQLSTATE, then its class (the first two characters). What is not listed is an `UnknownError`
  * that is not transient. Codes of sockets and messages of driver and poolers are in `internal/messages.ts`.
  *
- * Two kinds of answer are not about our own session, whatever their SQLSTATE is in the table: what PL/pgSQL's RAISE gave a
- * SQLSTATE of the program's choice, and what postgres_fdw and dblink pass on of another server. Rows that speak of the
- * statement hold for them too: a RAISE with 40001 is a `SerializationError`, with 23505 a `UniqueViolation`, with 28000 an
+ * Two kinds of answer are not about our own session, whatever their SQLSTATE is in the table: what a function gave a
+ * SQLSTATE of its choice (PL/pgSQL's RAISE, and all that PL/Python and its like raise, errors of the server that they let
+ * through included), and what postgres_fdw and dblink pass on of another server. Rows that speak of the statement hold for
+ * them too: a RAISE with 40001 is a `SerializationError`, with 23505 a `UniqueViolation`, with 28000 an
  * `AuthenticationError`. Rows that speak of session or server do not (`ConnectionError`, `ServerUnavailableError`,
  * `TooManyConnectionsError`, `ResourceError`, `QueryTimeoutError`, `ReadOnlyError`): they become an `UnknownError` that
  * keeps its SQLSTATE, is not repeated, counts for the circuit breaker as a sign of life and replaces no connection.

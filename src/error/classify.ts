@@ -1,6 +1,7 @@
 /** From anything that a driver throws to a `PgError`: pure, total and driven by the table in `SqlState.ts`. */
 import { make, outcomeUnknown } from "./internal/build.js"
-import { messageOf, speakerOf } from "./internal/message.js"
+import { messageOf } from "./internal/message.js"
+import { speakerOf, withoutData } from "./internal/origin.js"
 import { oneLine, text } from "./internal/read.js"
 import { isPgError, type Observed, observe, type Recognised, recognise } from "./internal/recognise.js"
 import { Sanitised } from "./internal/sanitise.js"
@@ -25,7 +26,10 @@ export interface Facts {
   readonly statementTimeout?: number | undefined
   /** The program itself asked for a read-only transaction, so that 25006 is its own fault and trying again no help. */
   readonly readOnly?: boolean | undefined
-  /** Keep the server's message, detail, hint, context and the error itself, data and all. Default false. */
+  /**
+   * Keep the server's message, detail, hint and context, the names that RAISE gives, and the error itself, data and all.
+   * Default false.
+   */
   readonly exposeServerDetail?: boolean | undefined
 }
 
@@ -103,8 +107,8 @@ export const classify = (cause: unknown, facts: Facts = {}): PgError => {
   const found = recognise(cause) ?? { rule: SqlState.unlisted, observed: observe(cause) }
   if (isPgError(found)) return found
   const { attempts = 1, exposeServerDetail = false, operation, outcome = "NotApplied", phase = "Execute" } = facts
-  const { observed } = found
   const rule = judge(found, facts)
+  const observed = exposeServerDetail ? found.observed : withoutData(found.observed)
   const { column, constraint, schema, severity, table } = observed.fields
   const error = make(rule.tag, {
     message: messageOf({ observed, rule }, phase, exposeServerDetail),

@@ -4,6 +4,7 @@
  * Names follow Effect 4's `SqlError` reasons where those exist.
  */
 import { TypeIdError } from "@effect/platform/Error"
+import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 
 /** The brand of every `PgError`. */
@@ -19,6 +20,15 @@ export type Phase = "Acquire" | "Begin" | "Execute" | "Savepoint" | "Commit" | "
  * sent and no final answer came, so it may or may not have been applied.
  */
 export type Outcome = "NotApplied" | "Unknown"
+
+/** How an outcome that is unknown now can be found out later. Plain data: it may be stored, and asked for elsewhere. */
+export interface Settlement {
+  readonly mode: "ledger"
+  /** A UUID: the row of the ledger that is there if the work was applied. */
+  readonly token: string
+  /** Half of the ledger's `retention` after the attempt: afterwards the answer is `Expired`. */
+  readonly askBefore: DateTime.Utc
+}
 
 /** What every error carries. */
 export interface Failure {
@@ -40,9 +50,17 @@ export interface Failure {
   readonly retryAfter?: Duration.Duration | undefined
   /** `ERROR`, `FATAL` or `PANIC`, in the server's language. */
   readonly severity?: string | undefined
+  /**
+   * The constraint that refused the work, as the catalog has it. Like `schema`, `table` and `column` it is there only where
+   * the server's own code names it: what a function gives (`RAISE … USING CONSTRAINT = …`, `plpy.error`) may hold data, and
+   * is kept only with `exposeServerDetail: true`. A function that catches an error and says `RAISE` alone keeps its names.
+   */
   readonly constraint?: string | undefined
+  /** The schema of `table`, or of the type in question. As `constraint`: the server's own word only. */
   readonly schema?: string | undefined
+  /** The table in question. As `constraint`: the server's own word only. */
   readonly table?: string | undefined
+  /** The column in question. As `constraint`: the server's own word only. */
   readonly column?: string | undefined
   /** The server's own detail, only with `exposeServerDetail: true`: it quotes rows. */
   readonly detail?: string | undefined
@@ -99,7 +117,11 @@ export class CircuitOpenError extends TypeIdError(TypeId, "CircuitOpenError")<Fa
  * leave to repeat; those are the reason's.
  */
 export class OutcomeUnknownError extends TypeIdError(TypeId, "OutcomeUnknownError")<
-  Failure & { readonly reason: PgError }
+  Failure & {
+    readonly reason: PgError
+    /** What `Transaction.outcome` goes by: of a transaction, or statement, that was to happen exactly once. */
+    readonly settlement?: Settlement | undefined
+  }
 > {}
 /** The transaction was rolled back, or has ended, although the program went on as if it had not. */
 export class TransactionAbortedError extends TypeIdError(TypeId, "TransactionAbortedError")<Failure> {}

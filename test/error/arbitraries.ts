@@ -18,6 +18,7 @@ export interface Answer {
   readonly column?: string
   readonly dataType?: string
   readonly constraint?: string
+  readonly file?: string
   readonly routine?: string | undefined
 }
 
@@ -156,6 +157,7 @@ const lookalike = fc.record(
     severity: fc.oneof(fc.constantFrom("ERROR", "FATAL", "PANIC", "FEHLER"), fc.anything()),
     message: fc.oneof(fc.string({ unit: "binary" }), fc.constantFrom("Connection terminated", "SASL: "), fc.anything()),
     routine: fc.oneof(fc.constantFrom("ProcessInterrupts", "exec_stmt_raise"), fc.anything()),
+    file: fc.oneof(fc.constantFrom("plpy_elog.c", "genfile.c"), fc.anything()),
     constraint: fc.anything(),
     table: fc.anything(),
     where: fc.anything(),

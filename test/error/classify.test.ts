@@ -283,6 +283,13 @@ describe("classify", () => {
       }
     })
 
+    it("does not believe it of a function in another language either", () => {
+      const cause = answer({ code: "57P01", routine: "PLy_elog_impl", file: "plpy_elog.c" })
+      assert.strictEqual(verdict(cause), "UnknownError permanent")
+      assert.isFalse(isFatal(cause))
+      assert.isTrue(isFinalAnswer(cause))
+    })
+
     it("believes that nobody knows the outcome, but not that the connection was lost", () => {
       const error = classify(raised("08007"))
       assert(error._tag === "OutcomeUnknownError")

@@ -67,11 +67,64 @@ describe("the data in a server's answer", () => {
     )
   )
 
+  it.effect.each([
+    ["genfile.c", "read_binary_file"],
+    ["be-fsstubs.c", "lo_import_internal"],
+    ["fd.c", "ReadDirExtended"]
+  ])("is in no rendering of 42501 from %s, where it is the path of a file", ([file, routine]) =>
+    hidden(leaking({ code: "42501", file: file!, routine, where: undefined! }))
+  )
+
   it("leaves names, which a program needs", () => {
     const error = classify(leaking({ code: "23505", table: "users", constraint: "users_key", position: "3" }))
     assert.include(error.cause, { code: "23505", table: "users", constraint: "users_key", position: "3" })
     assert.notProperty(error.cause, "detail")
     assert.match((error.cause as Error).stack!, /^DatabaseError: 23505 a_routine\n {4}at /)
+  })
+})
+
+/** Answers that somebody other than the server's own code has worded, names included, by where they come from. */
+const worded: ReadonlyArray<readonly [speaker: string, place: Answer]> = [
+  ["RAISE", { routine: "exec_stmt_raise", file: "pl_exec.c" }],
+  ["RAISE in a trigger on login", { routine: "exec_stmt_raise", file: "pl_exec.c", severity: "FATAL" }],
+  ["ASSERT", { routine: "exec_stmt_assert", file: "pl_exec.c" }],
+  ["PL/Python", { routine: "PLy_elog_impl", file: "plpy_elog.c" }],
+  ["PL/Perl", { routine: "croak_cstr", file: "plperl.c" }],
+  ["PL/Tcl", { routine: "throw_tcl_error", file: "pltcl.c" }],
+  ["PL/V8", { routine: "rethrow", file: "plv8.cc" }],
+  ["PL/Lua", { routine: "pllua_elog", file: "elog.c" }],
+  ["PL/Java", { routine: "endCall", file: "JNICalls.c" }],
+  ["postgres_fdw", { routine: "pgfdw_report_error", file: "connection.c" }],
+  ["whoever names no routine", { routine: undefined }]
+]
+
+describe("the names in a server's answer", () => {
+  const names = { schema: value, table: value, column: value, constraint: value, dataType: value }
+
+  it.effect.each(worded)("are in no rendering of what %s says, under any SQLSTATE", ([speaker, place]) =>
+    Effect.forEach(
+      // What a pooler says under 40001 may be shown; it has no names to give.
+      ["23505", "P0001", ...(speaker.startsWith("whoever") ? [] : ["40001"])],
+      (code) => hidden(leaking({ code, ...names, ...place, where: undefined! })),
+      { discard: true }
+    )
+  )
+
+  it.each(worded)("are there with exposeServerDetail, also of what %s says", (_, place) => {
+    const error = classify(answer({ code: "23514", table: "orders", constraint: "my_rule", ...place }), {
+      exposeServerDetail: true
+    })
+    assert.include(error, { table: "orders", constraint: "my_rule" })
+  })
+
+  it.each([
+    ["a planner's file", { routine: "RevalidateCachedQuery", file: "plancache.c" }],
+    ["PL/pgSQL itself", { routine: "exec_assign_value", file: "pl_exec.c" }],
+    ["an index", { routine: "_bt_check_unique", file: "nbtinsert.c" }]
+  ])("are the server's own when they come from %s", (_, place) => {
+    const error = classify(answer({ code: "23505", schema: "s", table: "t", column: "c", constraint: "k", ...place }))
+    assert.include(error, { schema: "s", table: "t", column: "c", constraint: "k" })
+    assert.include(error.message, 'constraint "k" of table "s.t"')
   })
 })
 
@@ -175,6 +228,11 @@ describe("the server's own message", () => {
       "a fixed text",
       answer({ code: "40001", where: "while updating a tuple", message: "could not serialize access" }),
       "could not serialize access"
+    ],
+    [
+      "a limit of the server's configuration",
+      answer({ code: "53400", file: "fd.c", routine: "FileWriteV", message: "temporary file size exceeds the limit" }),
+      "temporary file size exceeds the limit"
     ],
     [
       "a name the program is configured with",

@@ -34,7 +34,10 @@ const known = <A extends object>(record: A): A =>
 export const make = (tag: ClassifiedTag, failure: Tags.Failure): Tags.PgError => new classes[tag](known(failure))
 
 /** The same error with some fields replaced: same class, same stack. */
-export const copy = <E extends Tags.PgError>(error: E, fields: Partial<Tags.Failure>): E => {
+export const copy = <E extends Tags.PgError>(
+  error: E,
+  fields: Partial<Tags.Failure & Pick<Tags.OutcomeUnknownError, "settlement">>
+): E => {
   const { cause, message, stack } = error
   const Class = error.constructor as new (failure: Tags.Failure) => E
   const made = new Class(known({ ...error, message, cause, ...known(fields) }))
@@ -43,12 +46,12 @@ export const copy = <E extends Tags.PgError>(error: E, fields: Partial<Tags.Fail
 }
 
 /** The error for work of which nobody can tell whether it was applied, made of the one that led here. */
-export const outcomeUnknown = (reason: Tags.PgError): Tags.OutcomeUnknownError => {
+export const outcomeUnknown = (reason: Tags.PgError, settlement?: Tags.Settlement): Tags.OutcomeUnknownError => {
   if (reason._tag === "OutcomeUnknownError") return reason
   const { attempts, message, operation, phase } = reason
   return new Tags.OutcomeUnknownError({
     // No code and no SQLSTATE: programs repeat what has `ECONNRESET` or 57P01 there. They are the reason's.
-    ...known({ attempts, operation, phase }),
+    ...known({ attempts, operation, phase, settlement }),
     message: oneLine(`it is not known whether the work was applied, look before repeating it: ${message}`, maxMessage),
     outcome: "Unknown",
     transient: false,

@@ -1,5 +1,6 @@
 /** One line a person can act on: what happened, to what, and what to do. */
 import type { Phase } from "../tags.js"
+import { chosenBy } from "./origin.js"
 import { oneLine, text } from "./read.js"
 import type { Observed, Recognised } from "./recognise.js"
 import { kindOf } from "./sanitise.js"
@@ -9,27 +10,17 @@ export const maxMessage = 400
 /** So much of it may be what happened: code and advice have to fit behind. */
 const maxHead = 260
 
-/** Functions in the server that pass on what PL/pgSQL's RAISE says, and what another server or the way to it does. */
-const raise = "exec_stmt_raise"
-const foreign = /^(pgfdw_|dblink_|connect_pg_server$)/
-
-/**
- * Who speaks, if not the server of its own session. Both are an ERROR, whatever word the server's language has for it;
- * only in a trigger on login does RAISE end the session.
- */
-export const speakerOf = ({ fields: { routine, severity } }: Observed): "function" | "foreign server" | undefined => {
-  if (routine === undefined || severity === "FATAL") return undefined
-  if (routine === raise) return "function"
-  return foreign.test(routine) ? "foreign server" : undefined
-}
-
 /** The token at which the grammar gave up is shown when it is a name or a sign, not when it is a literal. */
 const literal = / at or near "(?![\p{L}_"(),;.*=<>+\-/:[\]]).*$/su
+
+/** Where the server takes the path of a file from a parameter, and quotes it when the system refuses access (42501). */
+const fileAccess = /^((genfile|be-fsstubs|adminpack)\.c |fd\.c ReadDir)/
 
 /** Whether the server's own message holds no data. RAISE may put data under any SQLSTATE. */
 const showable = ({ observed, rule: { shown } }: Recognised): boolean => {
   const { error, fields } = observed
-  if (shown === undefined || fields.routine === raise || speakerOf(observed) !== undefined) return false
+  if (shown === undefined || chosenBy(observed) !== undefined) return false
+  if (fileAccess.test(`${text(error, "file")} ${fields.routine}`)) return false
   return shown === "always" || (!text(error, "where") && (shown === "plain" || fields.position !== undefined))
 }
 

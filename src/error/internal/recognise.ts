@@ -4,17 +4,8 @@ import * as SqlState from "../SqlState.js"
 import { type PgError, TypeId } from "../tags.js"
 import { isInstance, list, oneLine, property, text } from "./read.js"
 
-/** Fields of a server's answer that name things and hold no data, as `pg` calls them. */
-export const fieldNames = [
-  "severity",
-  "schema",
-  "table",
-  "column",
-  "constraint",
-  "dataType",
-  "routine",
-  "position"
-] as const
+/** Fields of a server's answer that name things, as `pg` calls them. Whether they hold data, `origin.ts` tells. */
+const fieldNames = ["severity", "schema", "table", "column", "constraint", "dataType", "routine", "position"] as const
 
 /** What one error says of itself. Texts are as they came, except `fields` and `target`, which are on one line. */
 export interface Observed {
@@ -35,7 +26,7 @@ export interface Recognised {
   readonly observed: Observed
 }
 
-/** The longest identifier of PostgreSQL has 63 bytes; RAISE can put anything where one is expected. */
+/** The longest identifier of PostgreSQL has 63 bytes; RAISE can put a text of any length where one is expected. */
 const maxName = 128
 /** How far causes of causes and parts of an AggregateError are followed. */
 const maxVisits = 32
