@@ -7,7 +7,8 @@ import { Array as Arr, Deferred, Effect, Either, Exit, Fiber, Redacted, Stream }
 import { type PgError, ResilientPg } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
-import { clientOf, failure, hold, proxied } from "./support.js"
+import { commitWaitsFor, keeping, keepingThroughProxy } from "./kept.js"
+import { advisoryLock, clientOf, failure, hold, proxied, waitingForLock } from "./support.js"
 
 const active = (query: string) =>
   Arr.some<{ readonly query: string; readonly state: string }>(
@@ -24,15 +25,18 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Closi
         maxWaiting: 1,
         closeGrace: "30 seconds"
       })
-      const running = yield* Effect.fork(sql`SELECT 1 AS one, pg_sleep(0.3)`)
+      const held = yield* proxy.hold({ on: FaultProxy.query(/^SELECT 1 AS one/) })
+      const running = yield* Effect.fork(sql`SELECT 1 AS one`)
+      yield* held.happened()
       const waiting = yield* Effect.fork(sql`SELECT 2 AS two`)
-      yield* TestPg.eventually(sessions, active("SELECT 1 AS one, pg_sleep(0.3)"))
       yield* TestPg.eventually(pool, ({ waiting }) => waiting === 1)
       const closing = yield* Effect.fork(close)
       // The queue is full: whoever comes is refused, first for that and then because no more are taken.
       const error = yield* TestPg.eventually(failure(sql`SELECT 3`), ({ _tag }) => _tag === "PoolClosedError")
       assert.strictEqual(error.outcome, "NotApplied")
-      assert.strictEqual((yield* Fiber.join(running))[0]!.one, 1)
+      assert.isNull(closing.unsafePoll())
+      yield* held.release
+      assert.deepStrictEqual(yield* Fiber.join(running), [{ one: 1 }])
       assert.deepStrictEqual(yield* Fiber.join(waiting), [{ two: 2 }])
       yield* Fiber.join(closing)
       const { closing: open, connecting, total } = yield* pool
@@ -44,18 +48,16 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Closi
 
   it.scoped("a transaction under way may go on to its COMMIT", () =>
     Effect.gen(function* () {
-      const { url } = yield* TestPg.database
-      const { close, sql } = yield* clientOf({ url, closeGrace: "30 seconds" })
-      yield* sql`CREATE TABLE kept (n int)`
+      const { close, insert, kept, sql } = yield* keeping({ closeGrace: "30 seconds" })
       const begun = yield* Deferred.make<void>()
       const goOn = yield* Deferred.make<void>()
       const transaction = yield* Effect.fork(
         sql.withTransaction(
           Effect.gen(function* () {
-            yield* sql`INSERT INTO kept VALUES (1)`
+            yield* insert(1)
             yield* Deferred.succeed(begun, undefined)
             yield* Deferred.await(goOn)
-            yield* sql`INSERT INTO kept VALUES (2)`
+            yield* insert(2)
           })
         )
       )
@@ -68,7 +70,46 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Closi
       yield* Deferred.succeed(goOn, undefined)
       yield* Fiber.join(transaction)
       yield* Fiber.join(closing)
-      assert.lengthOf(yield* TestPg.control("SELECT FROM kept", [], url), 2)
+      assert.deepStrictEqual(yield* kept, [1, 2])
+    })
+  )
+
+  it.scoped("a COMMIT under way is waited for within the grace, and its caller gets the answer", () =>
+    Effect.gen(function* () {
+      const { close, insert, kept, proxy, sql, url } = yield* keepingThroughProxy({ closeGrace: "30 seconds" })
+      yield* TestPg.control(commitWaitsFor(44), [], url)
+      const lock = yield* advisoryLock(44, url)
+      const transaction = yield* Effect.fork(Effect.as(sql.withTransaction(insert(1)), "stored"))
+      yield* TestPg.eventually(waitingForLock("COMMIT"), (count) => count === 1)
+      const closing = yield* Effect.fork(close)
+      yield* TestPg.eventually(
+        Effect.either(failure(sql`SELECT 1`)),
+        (seen) => Either.isRight(seen) && seen.right._tag === "PoolClosedError"
+      )
+      assert.isNull(closing.unsafePoll())
+      assert.strictEqual(yield* waitingForLock("COMMIT"), 1)
+      yield* lock.release
+      assert.strictEqual(yield* Fiber.join(transaction), "stored")
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(yield* kept, [1])
+      assert.strictEqual((yield* proxy.stats).cancelRequests, 0)
+    })
+  )
+
+  it.scoped("a COMMIT that outlasts the grace is not cancelled: what it commits is stored, and nobody was told", () =>
+    Effect.gen(function* () {
+      const { close, insert, kept, proxy, sql, url } = yield* keepingThroughProxy({ closeGrace: "100 millis" })
+      yield* TestPg.control(commitWaitsFor(43), [], url)
+      const lock = yield* advisoryLock(43, url)
+      const fiber = yield* Effect.fork(failure(sql.withTransaction(insert(1))))
+      yield* TestPg.eventually(waitingForLock("COMMIT"), (count) => count === 1)
+      yield* close
+      const error = yield* Fiber.join(fiber)
+      assert.strictEqual(error._tag, "OutcomeUnknownError")
+      assert.strictEqual((yield* proxy.stats).cancelRequests, 0)
+      assert.strictEqual(yield* waitingForLock("COMMIT"), 1)
+      yield* lock.release
+      yield* TestPg.eventually(kept, (rows) => rows.length === 1)
     })
   )
 

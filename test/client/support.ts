@@ -86,3 +86,20 @@ export const waitingForLock = (beginning: string) =>
     ),
     ({ length }) => length
   )
+
+/** How many server processes execute this statement. */
+export const executing = (query: string) =>
+  Effect.map(
+    TestPg.control("SELECT FROM pg_stat_activity WHERE state = 'active' AND query = $1", [query]),
+    ({ length }) => length
+  )
+
+/** What the server has logged of transaction control that came at the wrong place, in this test file. */
+export const misplaced = Effect.flatMap(EmbeddedPostgres.EmbeddedPostgres, (server) =>
+  Effect.map(server.log, (log) =>
+    Array.from(
+      log.matchAll(/savepoint "\w+" does not exist|SAVEPOINT can only be used.*|there is no transaction in progress/g),
+      ([words]) => words
+    )
+  )
+)
