@@ -32,7 +32,7 @@ export type State = internal.State["_tag"]
 /** Why a state was entered: a closed set, fit for a metric's label. */
 export type Reason = internal.Reason
 
-/** The generation of the state that admitted a call. */
+/** Which calls were admitted together: the generation, which rises with each change of state and when a closed circuit recovers. */
 export type Permit = number
 
 /** What an attempt says about the server. */
@@ -58,7 +58,7 @@ export interface Snapshot {
   readonly generation: number
   /** Counted failures that the window of a closed circuit holds. */
   readonly failures: number
-  /** Probes of a half-open circuit that have succeeded, and that are under way. */
+  /** Probes of a half-open circuit that have succeeded, and that are under way, those sent past slow ones included. */
   readonly successes: number
   readonly probing: number
   /** Callers in `awaitAdmission`. */
@@ -86,12 +86,17 @@ export interface Options {
   readonly minimumCalls?: number | undefined
   /**
    * How long it stays open. Doubled for each time that probes fail in a row, up to `maxResetTimeout`, and then drawn
-   * from the upper half. Probes that have not settled for so long do not keep others from being sent. Default 30 seconds.
+   * from the upper half. Once no probe has settled or been sent for so long, those under way are given up: others are
+   * sent, and what they say later is dropped. Default 30 seconds.
    */
   readonly resetTimeout?: Duration.DurationInput | undefined
   /** `resetTimeout` or more, 24 days at most. Default 5 minutes, or `resetTimeout` where that is longer. */
   readonly maxResetTimeout?: Duration.DurationInput | undefined
-  /** Probes at once while half-open: 1 or more. Default 3. */
+  /**
+   * Probes at once while half-open: 1 or more. Default 3. So that slow ones do not hold up all others until they end, one
+   * more is sent when there has been no room for a second, the next when there has been none for 2 seconds after that,
+   * then 4, 8 and so on below `resetTimeout`: by default never more than eight under way. All of their results count.
+   */
   readonly probes?: number | undefined
   /** Probes that must succeed to close it: 1 or more. Default 2. */
   readonly successesToClose?: number | undefined
@@ -184,7 +189,10 @@ export class CircuitBreaker extends Context.Tag("effect-pg-resilience/CircuitBre
      * once it has succeeded, the permit is the caller's to settle.
      */
     readonly awaitAdmission: (restore: Restore) => Effect.Effect<Permit>
-    /** A connection has succeeded: an open circuit that lost or missed connections opened is half-open at once. */
+    /**
+     * A connection has succeeded: an open circuit that lost or missed connections opened is half-open at once. A closed
+     * one forgets failures of that kind, and drops what calls say that began before.
+     */
     readonly recovered: Effect.Effect<void>
     readonly forceOpen: Effect.Effect<void>
     readonly forceClosed: Effect.Effect<void>

@@ -250,6 +250,31 @@ describe("CircuitBreaker: recovered, forced, reset", () => {
     })
   )
 
+  it.effect(
+    "is not opened by calls that began before a connection succeeded, nor by them and later ones together",
+    () =>
+      Effect.gen(function* () {
+        const breaker = yield* CircuitBreaker.make()
+        const told = yield* Effect.fork(Stream.runHead(breaker.changes))
+        const verdict = yield* Deferred.make<void, PgError.PgError>()
+        const calls = yield* Effect.replicateEffect(Effect.fork(breaker.protect(Deferred.await(verdict))), 10)
+        yield* settled
+        yield* Effect.replicateEffect(Effect.flip(breaker.protect(Effect.fail(lost))), 4)
+        assert.deepInclude(yield* breaker.snapshot, { state: "Closed", failures: 4 })
+        yield* breaker.recovered
+        yield* Deferred.fail(verdict, lost)
+        yield* Effect.forEach(calls, Fiber.await)
+        assert.deepInclude(yield* breaker.snapshot, { state: "Closed", failures: 0, since: 0, reason: "created" })
+        yield* Effect.replicateEffect(Effect.flip(breaker.protect(Effect.fail(lost))), 4)
+        assert.deepInclude(yield* breaker.snapshot, { state: "Closed", failures: 4 })
+        // No change of state, so nothing to tell.
+        assert.deepStrictEqual(yield* Fiber.poll(told), Option.none())
+        yield* Effect.flip(breaker.protect(Effect.fail(lost)))
+        assert.strictEqual(yield* breaker.state, "Open")
+        assert.strictEqual(Option.getOrThrow(yield* Fiber.join(told)).to, "Open")
+      })
+  )
+
   it.effect("is not impressed by a connection when a full disk opened it", () =>
     Effect.gen(function* () {
       const breaker = yield* CircuitBreaker.make()
@@ -462,17 +487,63 @@ describe("CircuitBreaker: waiting for admission", () => {
     })
   )
 
-  it.effect("does not wait for ever on probes that are silent", () =>
+  it.effect("lets others pass probes that are slow, one at a time, and closes on what they say", () =>
     Effect.gen(function* () {
-      const breaker = yield* CircuitBreaker.make({ probes: 2 })
+      const breaker = yield* CircuitBreaker.make()
       yield* trip(breaker)
-      const waiting = yield* queueUp(breaker, 3)
-      yield* TestClock.adjust("30 seconds")
-      assert.deepStrictEqual(waiting.admitted, [0, 1])
-      yield* TestClock.adjust(29_999)
-      assert.deepStrictEqual(waiting.admitted, [0, 1])
-      yield* TestClock.adjust(1)
+      const waiting = yield* queueUp(breaker, 10)
+      yield* breaker.recovered
+      yield* TestClock.adjust(999)
       assert.deepStrictEqual(waiting.admitted, [0, 1, 2])
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(waiting.admitted, [0, 1, 2, 3])
+      yield* waiting.succeed(3)
+      yield* TestClock.adjust(999)
+      assert.deepStrictEqual(waiting.admitted, [0, 1, 2, 3])
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(waiting.admitted, [0, 1, 2, 3, 4])
+      assert.deepInclude(yield* breaker.snapshot, { state: "HalfOpen", probing: 4, successes: 1, waiting: 5 })
+      // One of the slow ones, after all.
+      yield* waiting.succeed(0)
+      assert.strictEqual(yield* breaker.state, "Closed")
+      assert.lengthOf(waiting.admitted, 10)
+      yield* Fiber.interruptAll(waiting.fibers)
+    })
+  )
+
+  it.effect("sends a server that answers nothing ever fewer probes, and then new ones once in a reset timeout", () =>
+    Effect.gen(function* () {
+      const breaker = yield* CircuitBreaker.make({ probes: 2, resetTimeout: "5 seconds" })
+      yield* trip(breaker)
+      const waiting = yield* queueUp(breaker, 100)
+      yield* breaker.recovered
+      const admitted: Array<number> = []
+      for (let second = 0; second <= 12; second++) {
+        yield* second === 0 ? settled : TestClock.adjust("1 second")
+        admitted.push(waiting.admitted.length)
+      }
+      // After 1, 2 and 4 seconds one more; after 5 without any they are given up, and it begins again.
+      assert.deepStrictEqual(admitted, [2, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 7])
+      assert.deepInclude(yield* breaker.snapshot, { reason: "probesSilent", probing: 2 })
+      yield* Fiber.interruptAll(waiting.fibers)
+    })
+  )
+
+  it.effect("waits no longer than it must when what was sent past slow probes goes away", () =>
+    Effect.gen(function* () {
+      const breaker = yield* CircuitBreaker.make({ probes: 1 })
+      yield* trip(breaker)
+      const waiting = yield* queueUp(breaker, 5)
+      yield* breaker.recovered
+      yield* TestClock.adjust(1_000)
+      yield* TestClock.adjust(2_000)
+      assert.deepStrictEqual(waiting.admitted, [0, 1, 2])
+      // With three under way the next one would be sent after 4 seconds, with two after 2.
+      yield* waiting.interrupt(1)
+      yield* TestClock.adjust(1_999)
+      assert.deepStrictEqual(waiting.admitted, [0, 1, 2])
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(waiting.admitted, [0, 1, 2, 3])
       yield* Fiber.interruptAll(waiting.fibers)
     })
   )
@@ -497,7 +568,7 @@ describe("CircuitBreaker: waiting for admission", () => {
     })
   )
 
-  it.effect("leaves no timer behind, however the waiting ends", () =>
+  it.effect("sets one timer for all who wait, which whoever waits longest keeps, and leaves none behind", () =>
     Effect.gen(function* () {
       const clock = yield* Effect.clock
       let asleep = 0
@@ -512,8 +583,10 @@ describe("CircuitBreaker: waiting for admission", () => {
         yield* trip(breaker)
         const interrupted = yield* queueUp(breaker, 3)
         const waiting = yield* queueUp(breaker, 3)
-        assert.strictEqual(asleep, 6)
+        assert.strictEqual(asleep, 1)
         yield* Fiber.interruptAll(interrupted.fibers)
+        yield* settled
+        assert.strictEqual(asleep, 1)
         yield* breaker.reset
         yield* settled
         assert.deepStrictEqual(waiting.admitted, [0, 1, 2])

@@ -11,6 +11,7 @@ import { neutral, type Verdict } from "./verdict.js"
 
 /** A caller in the queue: it has a permit as soon as it is its turn, and `wake` has it look again. */
 interface Waiter {
+  readonly clock: Clock.Clock
   permit: number | undefined
   wake: () => void
 }
@@ -46,14 +47,35 @@ export const make = ({ config, jitter, now, onChange }: Options) => {
     return admission
   }
 
+  /** Of those on one clock, whoever waits longest keeps the alarm for all: they wait for the same. */
+  const keepers = () => {
+    const byClock = new Map<Clock.Clock, Waiter>()
+    for (const waiter of waiters) if (!byClock.has(waiter.clock)) byClock.set(waiter.clock, waiter)
+    return byClock
+  }
+
+  const first = (clock: Clock.Clock): Waiter | undefined => {
+    for (const waiter of waiters) if (waiter.clock === clock) return waiter
+    return undefined
+  }
+
+  const leave = (waiter: Waiter): void => {
+    const kept = first(waiter.clock) === waiter
+    waiters.delete(waiter)
+    if (kept) first(waiter.clock)?.wake()
+  }
+
+  /** Until when nobody is admitted unless something happens. */
+  const nextAt = () => breaker.nextAdmissionAt(cell.current, config) ?? Number.POSITIVE_INFINITY
+
   /** Hands out permits, oldest caller first, until there are none. */
   const serve = (now: number): void => {
     for (const waiter of waiters) {
       const admission = next(now)
       if (admission._tag === "Refused") return
-      waiters.delete(waiter)
       waiter.permit = admission.permit
       waiter.wake()
+      leave(waiter)
     }
   }
 
@@ -64,11 +86,11 @@ export const make = ({ config, jitter, now, onChange }: Options) => {
   }
 
   const send = (event: breaker.Event, now: number): void => {
-    const { generation } = cell.current
+    const at = nextAt()
     become(breaker.transition(cell.current, event, now, config))
     serve(now)
-    // Whoever still waits after a change of state has another time to wait for.
-    if (cell.current.generation !== generation) for (const waiter of waiters) waiter.wake()
+    // An alarm that is early rings for nothing, and is set again; one that is late is set anew.
+    if (nextAt() < at) for (const waiter of keepers().values()) waiter.wake()
   }
 
   const settle = (permit: number, verdict: Verdict, now: number, durationMs: number): void => {
@@ -87,12 +109,11 @@ export const make = ({ config, jitter, now, onChange }: Options) => {
       const now = unsafeNow(clock)
       serve(now)
       if (waiter.permit !== undefined) return Effect.succeed(waiter.permit)
-      const { generation } = cell.current
-      const at = breaker.nextAdmissionAt(cell.current, config) ?? Number.POSITIVE_INFINITY
+      const due = () => (first(clock) === waiter ? nextAt() : Number.POSITIVE_INFINITY)
+      const at = due()
       const woken = Effect.async<void>((resume) => {
         waiter.wake = () => resume(Effect.void)
-        const late = waiter.permit !== undefined || cell.current.generation !== generation || unsafeNow(clock) >= at
-        if (late) waiter.wake()
+        if (waiter.permit !== undefined || due() < at || unsafeNow(clock) >= at) waiter.wake()
       })
       return Effect.zipRight(
         Number.isFinite(at)
@@ -109,11 +130,11 @@ export const make = ({ config, jitter, now, onChange }: Options) => {
   const awaitTurn = (restore: Restore): Effect.Effect<number> =>
     Effect.clockWith((clock) =>
       Effect.suspend(() => {
-        const waiter: Waiter = { permit: undefined, wake: () => {} }
+        const waiter: Waiter = { clock, permit: undefined, wake: () => {} }
         waiters.add(waiter)
         return Effect.onError(restore(turn(waiter, clock)), () =>
           Effect.sync(() => {
-            waiters.delete(waiter)
+            leave(waiter)
             if (waiter.permit !== undefined) settle(waiter.permit, neutral, unsafeNow(clock), 0)
           })
         )

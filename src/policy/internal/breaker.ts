@@ -1,8 +1,9 @@
 /**
  * The circuit breaker as a pure state machine: no clock, no randomness, no I/O. Times are milliseconds of one origin.
  *
- * Every change of state raises `generation`, and a permit is the generation that admitted its call: a result that comes
- * back under another generation says nothing about the present state, and is dropped.
+ * Every change of state raises `generation`, and so does a connection that succeeds while the circuit is closed. A permit
+ * is the generation that admitted its call: a result that comes back under another generation says nothing about the
+ * present state, and is dropped.
  */
 import * as Data from "effect/Data"
 import * as Option from "effect/Option"
@@ -15,13 +16,16 @@ export interface Config extends window.Rules {
   readonly resetMs: number
   /** What `resetMs` grows to at most while probes fail. */
   readonly maxResetMs: number
-  /** Probes under way at once. */
+  /** Probes under way at once, but for those that are sent past slow ones. */
   readonly probes: number
   /** Probes that must succeed before the circuit closes. */
   readonly successes: number
 }
 
-/** Each state holds only what it needs. `reopened`: how often probes have failed since the circuit was last closed. */
+/**
+ * Each state holds only what it needs. `reopened`: how often probes have failed since the circuit was last closed.
+ * `admittedAt`: when the latest probe was sent.
+ */
 export type State = Data.TaggedEnum<{
   Closed: { readonly window: window.Window }
   Open: { readonly until: number; readonly reopened: number; readonly cause: ReadonlyArray<PgError.Tag> }
@@ -71,7 +75,7 @@ export type Event = Data.TaggedEnum<{
   }
   /** A failure found out after its call had settled as neutral. */
   Report: { readonly permit: number; readonly tag: PgError.Tag; readonly jitter: number }
-  /** A connection has succeeded. */
+  /** A connection has succeeded: what was seen of failing connections before is over. */
   Recovered: {}
   ForceOpen: {}
   ForceClosed: {}
@@ -108,13 +112,23 @@ export const ignoresSuccess = ({ state }: Machine, config: Config): boolean =>
 export const failureCount = ({ state }: Machine, now: number, config: Config): number =>
   state._tag === "Closed" ? window.failureCount(state.window, now, config) : 0
 
+/** What a caller is told while all probes are out: their verdict is a matter of moments, not of the reset timeout. */
+const verdictMs = 1_000
+
+/**
+ * For how long the latest probe keeps the next one back while all places are taken. A slow statement in a place must not
+ * hold up everybody until it ends, and a server that answers nothing must not get probe after probe: so one more is sent
+ * after a second, and each further one after twice as long as the one before.
+ */
+const patienceMs = (probing: number, { probes }: Config): number => verdictMs * 2 ** Math.max(0, probing - probes)
+
 /** When a refused call may be admitted although nothing happens until then; never, if absent. */
 export const nextAdmissionAt = ({ state }: Machine, config: Config): number | undefined => {
   switch (state._tag) {
     case "Open":
       return state.until
     case "HalfOpen":
-      return state.admittedAt + config.resetMs
+      return state.admittedAt + Math.min(patienceMs(state.probing, config), config.resetMs)
     default:
       return undefined
   }
@@ -151,9 +165,6 @@ const opened = (
 const halfOpen = (now: number, probing: number, reopened: number): State =>
   State.HalfOpen({ probing, successes: 0, admittedAt: now, reopened })
 
-/** What a caller is told while all probes are out: their verdict is a matter of moments, not of the reset timeout. */
-const verdictMs = 1_000
-
 /** Whether a call may go ahead, and the state after that. */
 export const admit = (machine: Machine, now: number, config: Config): readonly [Admission, Machine] => {
   const { state } = machine
@@ -172,14 +183,17 @@ export const admit = (machine: Machine, now: number, config: Config): readonly [
         ? [Refused({ retryAfterMs: state.until - now }), machine]
         : probe(state.reopened, "resetTimeout")
     case "HalfOpen": {
-      if (state.probing < config.probes) {
-        const next = update(machine, State.HalfOpen({ ...state, probing: state.probing + 1, admittedAt: now }))
-        return [Admitted({ permit: machine.generation }), next]
+      const silence = now - state.admittedAt
+      const patience = patienceMs(state.probing, config)
+      if (state.probing >= config.probes) {
+        if (silence >= config.resetMs) return probe(state.reopened, "probesSilent")
+        if (silence < patience) {
+          const waitMs = Math.min(patience, config.resetMs) - silence
+          return [Refused({ retryAfterMs: Math.min(waitMs, verdictMs) }), machine]
+        }
       }
-      const silentAt = state.admittedAt + config.resetMs
-      return now < silentAt
-        ? [Refused({ retryAfterMs: Math.min(silentAt - now, verdictMs) }), machine]
-        : probe(state.reopened, "probesSilent")
+      const next = update(machine, State.HalfOpen({ ...state, probing: state.probing + 1, admittedAt: now }))
+      return [Admitted({ permit: machine.generation }), next]
     }
   }
 }
@@ -233,6 +247,11 @@ export const transition = (machine: Machine, event: Event, now: number, config: 
       return settle(machine, Event.Settle({ ...event, verdict: failure, durationMs: 0 }), now, config)
     }
     case "Recovered":
+      // Closed it stays, but calls that began before this have an outage to tell of that is over.
+      if (state._tag === "Closed") {
+        const next = State.Closed({ window: window.reconnected(state.window) })
+        return { ...machine, generation: machine.generation + 1, state: next }
+      }
       return state._tag === "Open" && isRecoverable(state.cause)
         ? enter(machine, halfOpen(now, 0, state.reopened), "recovered", now)
         : machine

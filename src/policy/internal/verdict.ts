@@ -59,9 +59,12 @@ const connectivity: ReadonlySet<PgError.Tag> = new Set<PgError.Tag>([
   "QueryTimeoutError"
 ])
 
+/** Whether a new connection disproves a failure of this tag. */
+export const isConnectivity = (tag: PgError.Tag): boolean => connectivity.has(tag)
+
 /** Whether a circuit opened by `cause` may be probed as soon as a connection succeeds. */
 export const isRecoverable = (cause: ReadonlyArray<PgError.Tag>): boolean =>
-  cause.length > 0 && cause.every((tag) => connectivity.has(tag))
+  cause.length > 0 && cause.every(isConnectivity)
 
 /** The verdict on a failed attempt. `answered`: whether one byte of a reply to it had arrived. */
 export const ofError = (error: PgError.PgError, answered: boolean): Verdict => {

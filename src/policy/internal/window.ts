@@ -3,7 +3,7 @@
  */
 import * as Option from "effect/Option"
 import type * as PgError from "../../error/PgError.js"
-import type { Verdict } from "./verdict.js"
+import { isConnectivity, type Verdict } from "./verdict.js"
 
 /** When to trip. A rule that is off has `Infinity` for its threshold or rate. */
 export interface Rules {
@@ -24,16 +24,17 @@ interface Failed {
   readonly tag: PgError.Tag
 }
 
-/** The calls of one tenth of the window. */
+/** The calls of one tenth of the window; those that failed for want of a server are in a bucket of their own. */
 interface Bucket {
   readonly index: number
+  readonly connectivity: boolean
   readonly calls: number
   readonly slow: number
   readonly failures: number
   readonly tags: ReadonlyArray<PgError.Tag>
 }
 
-/** `failures` since the last success, oldest first; `buckets` only where a rate is asked for, oldest first. */
+/** `failures` since the last success, oldest first; `buckets` only where a rate is asked for. */
 export interface Window {
   readonly failures: ReadonlyArray<Failed>
   readonly buckets: ReadonlyArray<Bucket>
@@ -64,21 +65,17 @@ const bucketsAfter = (buckets: ReadonlyArray<Bucket>, now: number, rules: Rules)
 const distinct = <A>(values: Iterable<A>): ReadonlyArray<A> => Array.from(new Set(values))
 
 const count = (buckets: ReadonlyArray<Bucket>, tag: PgError.Tag | undefined, slow: boolean, index: number) => {
-  const last = buckets.at(-1)
-  const [before, open] =
-    last !== undefined && last.index >= index
-      ? [buckets.slice(0, -1), last]
-      : [buckets, { index, calls: 0, slow: 0, failures: 0, tags: [] }]
-  return [
-    ...before,
-    {
-      index: open.index,
-      calls: open.calls + 1,
-      slow: open.slow + (slow ? 1 : 0),
-      failures: open.failures + (tag === undefined ? 0 : 1),
-      tags: tag === undefined ? open.tags : distinct([...open.tags, tag])
-    }
-  ]
+  const connectivity = tag !== undefined && isConnectivity(tag)
+  const found = buckets.findLastIndex((bucket) => bucket.connectivity === connectivity && bucket.index >= index)
+  const open = buckets[found] ?? { index, connectivity, calls: 0, slow: 0, failures: 0, tags: [] }
+  const counted: Bucket = {
+    ...open,
+    calls: open.calls + 1,
+    slow: open.slow + (slow ? 1 : 0),
+    failures: open.failures + (tag === undefined ? 0 : 1),
+    tags: tag === undefined ? open.tags : distinct([...open.tags, tag])
+  }
+  return found < 0 ? [...buckets, counted] : buckets.with(found, counted)
 }
 
 /** The window after one more call. The same window where nothing has to be remembered. */
@@ -93,6 +90,15 @@ export const record = (window: Window, verdict: Verdict, durationMs: number, now
       ? empty.failures
       : [...failedAfter(window.failures, now, rules), { at: now, tag }]
   return failures.length === 0 && buckets.length === 0 ? empty : { failures, buckets }
+}
+
+/** The window after a connection has succeeded: calls that failed for want of one are as if they had not been. */
+export const reconnected = ({ buckets, failures }: Window): Window => {
+  const kept = {
+    failures: failures.filter(({ tag }) => !isConnectivity(tag)),
+    buckets: buckets.filter(({ connectivity }) => !connectivity)
+  }
+  return kept.failures.length === 0 && kept.buckets.length === 0 ? empty : kept
 }
 
 const total = (buckets: ReadonlyArray<Bucket>, field: "calls" | "slow" | "failures") =>

@@ -74,8 +74,10 @@ class Model {
     if (this.state === "HalfOpen") {
       if (this.out >= probes) {
         const silence = now - this.lastProbeAt
-        if (silence < resetMs) return { wait: Math.min(1_000, resetMs - silence) }
-        this.halfOpen(now)
+        let pause = 1_000
+        for (let beyond = probes; beyond < this.out; beyond++) pause *= 2
+        if (silence >= resetMs) this.halfOpen(now)
+        else if (silence < pause) return { wait: Math.min(1_000, resetMs - silence, pause - silence) }
       }
       this.probes.push("out")
       this.lastProbeAt = now
@@ -124,6 +126,9 @@ class Model {
   recovered(now: number) {
     const byConnections = this.cause.length > 0 && !this.cause.includes("ResourceError")
     if (this.state === "Open" && byConnections) this.halfOpen(now)
+    if (this.state !== "Closed") return
+    this.generation++
+    this.calls = this.calls.filter(({ tag }) => tag === undefined || tag === "ResourceError")
   }
 
   force(state: "ForcedOpen" | "ForcedClosed") {
@@ -166,7 +171,7 @@ const jitter = fc.double({ min: 0, max: 1, noNaN: true })
 
 type Step =
   | { readonly do: "admit" }
-  | { readonly do: "pass"; readonly part: "one" | "edge" | "reset" | "tenth" | "window" }
+  | { readonly do: "pass"; readonly part: "one" | "second" | "edge" | "reset" | "tenth" | "window" }
   | {
       readonly do: "settle"
       readonly pick: number
@@ -193,7 +198,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 25,
     arbitrary: fc.record<Step & { do: "pass" }>({
       do: fc.constant("pass"),
-      part: fc.constantFrom("one", "edge", "reset", "tenth", "window")
+      part: fc.constantFrom("one", "second", "edge", "reset", "tenth", "window")
     })
   },
   { weight: 4, arbitrary: fc.record<Step & { do: "report" }>({ do: fc.constant("report"), pick, tag, jitter }) },
@@ -212,6 +217,7 @@ const run = (config: breaker.Config, steps: ReadonlyArray<Step>, reached: Set<st
   }
   const millisOf = {
     one: 1,
+    second: 1_000,
     edge: config.resetMs - 1,
     reset: config.resetMs,
     tenth: config.windowMs / 10,
@@ -284,7 +290,9 @@ const run = (config: breaker.Config, steps: ReadonlyArray<Step>, reached: Set<st
       assert.deepStrictEqual([state.probing, state.successes], [model.out, model.succeeded])
       // No permit is ever lost: every place taken is held by a permit that is out.
       assert.strictEqual(state.probing, out.filter((permit) => permit === machine.generation).length)
-      assert.isAtMost(state.probing, config.probes)
+      // Slow ones are passed after 1, 2, 4, … seconds, for as long as that is less than the reset timeout.
+      assert.isAtMost(state.probing, config.probes + Math.max(0, Math.ceil(Math.log2(config.resetMs / 1_000))))
+      if (state.probing > config.probes) reached.add("HalfOpen, past slow probes")
     }
     if (state._tag === "Closed" && config.failureThreshold !== off && config.failureRate === off) {
       assert.isAtLeast(breaker.failureCount(machine, now, config), model.failuresInARow(now).length)
@@ -317,6 +325,7 @@ describe("breaker against a model", () => {
       "HalfOpen by resetTimeout",
       "HalfOpen by recovered",
       "HalfOpen by probesSilent",
+      "HalfOpen, past slow probes",
       "ForcedOpen by forced",
       "ForcedClosed by forced"
     ])

@@ -274,7 +274,57 @@ describe("breaker: half-open", () => {
     const admissions = Array.from({ length: 4 }, () => it.admit(30_000)._tag)
     assert.deepStrictEqual(admissions, ["Admitted", "Admitted", "Admitted", "Refused"])
     assert.deepInclude(it.admit(30_000), { retryAfterMs: 1_000 })
-    assert.deepInclude(it.admit(59_999), { retryAfterMs: 1 })
+    assert.deepInclude(it.admit(30_999), { retryAfterMs: 1 })
+  })
+
+  it("sends one probe past slow ones after a second, then after 2, 4, 8 and 16, and then no more", () => {
+    const it = halfOpen()
+    for (let i = 0; i < 3; i++) it.admit(30_000)
+    let now = 30_000
+    for (const seconds of [1, 2, 4, 8, 16]) {
+      now += seconds * 1_000
+      assert.deepInclude(it.admit(now - 1), { _tag: "Refused", retryAfterMs: 1 })
+      assert.strictEqual(it.admit(now)._tag, "Admitted")
+      // One, not a herd.
+      assert.deepInclude(it.admit(now), { _tag: "Refused", retryAfterMs: 1_000 })
+    }
+    assert.deepInclude(it.machine().state, { probing: 8 })
+    assert.strictEqual(it.admit(now + 29_999)._tag, "Refused")
+    assert.strictEqual(it.machine().reason, "resetTimeout")
+  })
+
+  it("closes on what is sent past slow probes, and on what those say late", () => {
+    const quick = halfOpen()
+    for (let i = 0; i < 3; i++) quick.admit(30_000)
+    quick.admit(31_000)
+    quick.settle(success, 31_001)
+    assert.strictEqual(quick.admit(31_999)._tag, "Refused")
+    assert.strictEqual(quick.admit(32_000)._tag, "Admitted")
+    quick.settle(success, 32_001)
+    assert.strictEqual(quick.tag(), "Closed")
+    const late = halfOpen()
+    for (let i = 0; i < 3; i++) late.admit(30_000)
+    late.admit(31_000)
+    late.settle(success, 31_001)
+    late.settle(success, 45_000, { durationMs: 15_000 })
+    assert.strictEqual(late.tag(), "Closed")
+    const failed = halfOpen()
+    for (let i = 0; i < 3; i++) failed.admit(30_000)
+    failed.admit(31_000)
+    failed.settle(success, 31_001)
+    failed.fail(45_000)
+    assert.strictEqual(failed.tag(), "Open")
+  })
+
+  it("takes back what was sent past slow probes before it has room again", () => {
+    const it = halfOpen()
+    for (let i = 0; i < 3; i++) it.admit(30_000)
+    it.admit(31_000)
+    it.settle(neutral, 31_500)
+    assert.strictEqual(it.admit(31_500)._tag, "Refused")
+    it.settle(neutral, 31_500)
+    assert.strictEqual(it.admit(31_500)._tag, "Admitted")
+    assert.strictEqual(it.admit(31_500)._tag, "Refused")
   })
 
   it("closes on the second success, not on the first", () => {
@@ -310,10 +360,9 @@ describe("breaker: half-open", () => {
 
   it("sends other probes when all are silent for the reset timeout, and drops what those say later", () => {
     const it = halfOpen()
-    for (let i = 0; i < 3; i++) it.admit(30_000 + i)
+    for (let i = 0; i < 3; i++) it.admit(30_000)
     const silent = it.machine().generation
-    assert.strictEqual(it.admit(60_001)._tag, "Refused")
-    assert.strictEqual(it.admit(60_002)._tag, "Admitted")
+    assert.strictEqual(it.admit(60_000)._tag, "Admitted")
     assert.strictEqual(it.machine().reason, "probesSilent")
     it.settle(Verdict.Failure({ tag: "ConnectionError" }), 60_003, { permit: silent })
     it.settle(success, 60_003, { permit: silent })
@@ -420,10 +469,56 @@ describe("breaker: recovered", () => {
     assert.strictEqual(it.machine().reason, "recovered")
   })
 
+  it("makes a closed circuit forget lost connections, but not a full disk", () => {
+    const lost = start()
+    lost.fail(0, "ConnectionError", 4)
+    lost.on(Event.Recovered(), 1)
+    lost.fail(2, "ConnectionError", 4)
+    assert.strictEqual(lost.tag(), "Closed")
+    lost.fail(3)
+    assert.strictEqual(lost.tag(), "Open")
+    const full = start()
+    full.fail(0, "ResourceError", 2)
+    full.fail(0, "ServerUnavailableError")
+    full.fail(0, "ResourceError")
+    full.on(Event.Recovered(), 1)
+    full.fail(2)
+    assert.strictEqual(full.tag(), "Closed")
+    full.fail(3, "ResourceError")
+    assert.deepInclude(full.machine().state, { _tag: "Open", cause: ["ResourceError", "ConnectionError"] })
+  })
+
+  it("takes the calls that failed for want of a server out of the rates, and leaves the others", () => {
+    const rules = { failureThreshold: Number.POSITIVE_INFINITY, failureRate: 0.5, minimumCalls: 4 }
+    const it = start(rules)
+    it.fail(0, "ConnectionError", 3)
+    it.on(Event.Recovered(), 1)
+    it.calls(1, 1, 1)
+    it.calls(2, 1, 0)
+    assert.strictEqual(it.tag(), "Closed")
+    it.on(Event.Recovered(), 3)
+    assert.strictEqual(breaker.failureCount(it.machine(), 3, { ...config, ...rules }), 1)
+    it.fail(4)
+    assert.deepInclude(it.machine().state, { _tag: "Open", cause: ["ResourceError", "ConnectionError"] })
+  })
+
+  it("drops what calls say that a closed circuit admitted before, and counts those after", () => {
+    const it = start()
+    const before = it.machine().generation
+    it.on(Event.Recovered(), 1)
+    const since = it.machine()
+    assert.deepInclude(since, { since: 0, reason: "created", trips: 0 })
+    for (let i = 0; i < 10; i++) it.settle(Verdict.Failure({ tag: "ConnectionError" }), 2, { permit: before })
+    it.on(Event.Report({ permit: before, tag: "ConnectionError", jitter: 0 }), 2)
+    assert.strictEqual(it.machine(), since)
+    assert.isTrue(breaker.ignoresSuccess(since, config))
+    it.fail(3, "ConnectionError", 5)
+    assert.strictEqual(it.tag(), "Open")
+  })
+
   it("changes nothing in any other state", () => {
     const it = start()
-    it.fail(0, "ConnectionError", 4)
-    for (const event of [Event.Recovered(), Event.ForceOpen(), Event.ForceClosed()]) {
+    for (const event of [Event.ForceOpen(), Event.ForceClosed()]) {
       it.on(event, 0)
       const before = it.machine()
       it.on(Event.Recovered(), 1)
