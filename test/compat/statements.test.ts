@@ -3,10 +3,10 @@
 import { SqlClient } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Chunk, Effect, Exit, Stream, String } from "effect"
+import { Chunk, Effect, Stream } from "effect"
 import * as Pg from "pg"
 import * as TestPg from "../support/TestPg.js"
-import { agree, ours } from "./support.js"
+import { agree } from "./support.js"
 
 const setup = `
   CREATE TYPE mood AS ENUM ('sad', 'happy');
@@ -206,31 +206,6 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("State
     })
   )
 
-  it.scoped("streams beside other statements of the same transaction, where the bare client stands still", () =>
-    Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      const numbers = (to: number) => sql<{ n: number }>`SELECT n FROM generate_series(1, ${to}::int) AS n`.stream
-      const sums = yield* sql.withTransaction(
-        numbers(300).pipe(
-          // For each portion another statement, and another stream that is read to its end meanwhile.
-          Stream.mapChunksEffect((chunk) =>
-            Effect.gen(function* () {
-              const [row] = yield* sql<{ size: number }>`SELECT ${Chunk.size(chunk)}::int AS size`
-              const inner = yield* Stream.runCount(numbers(200))
-              return Chunk.of([row?.size, inner])
-            })
-          ),
-          Stream.runCollect
-        )
-      )
-      assert.deepStrictEqual(Chunk.toReadonlyArray(sums), [
-        [128, 200],
-        [128, 200],
-        [44, 200]
-      ])
-    }).pipe(Effect.provide(ours()))
-  )
-
   it.effect("reserves one session until the scope closes, with everything that a connection can do", () =>
     Effect.gen(function* () {
       const { pids } = yield* agree(
@@ -264,70 +239,6 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("State
       assert.strictEqual(pids, 1)
     })
   )
-
-  const camel = { transformResultNames: String.snakeToCamel, transformQueryNames: String.camelToSnake }
-  const transformed = Effect.gen(function* () {
-    const sql = yield* PgClient.PgClient
-    yield* sql`CREATE TABLE ${sql("theThings")} (${sql("thingId")} int, ${sql("someData")} jsonb)`
-    const someData = sql.json({ innerName: 1, deepList: [{ oneMore: 2 }] })
-    yield* sql`INSERT INTO ${sql("theThings")} ${sql.insert({ thingId: 1, someData })}`
-    const select = sql`SELECT * FROM ${sql("theThings")}`
-    const plain = sql.withoutTransforms()
-    return {
-      rows: yield* select,
-      values: yield* select.values,
-      raw: ((yield* sql`SELECT * FROM the_things`.raw) as any).rows,
-      withoutTransform: yield* sql`SELECT * FROM the_things`.withoutTransform,
-      untransformed: (yield* Effect.flip(select.withoutTransform)).cause instanceof Error,
-      unprepared: yield* select.unprepared,
-      streamed: yield* Stream.runCollect(select.stream),
-      several: yield* Effect.exit(sql.unsafe("SELECT 1 AS first_one; SELECT 2 AS second_one")),
-      plain: yield* plain`SELECT * FROM ${plain("the_things")}`,
-      plainJson: yield* plain`SELECT ${(plain as PgClient.PgClient).json({ keptName: 1 })}::jsonb AS kept_name`,
-      twice: plain.withoutTransforms() === plain,
-      inTransaction: yield* sql.withTransaction(select),
-      columns: yield* plain`
-        SELECT column_name FROM information_schema.columns WHERE table_name = 'the_things' ORDER BY 1`
-    }
-  })
-
-  it.effect("transforms the names of queries, results and JSON, and leaves them with withoutTransforms", () =>
-    Effect.gen(function* () {
-      const { columns, plain, rows } = yield* agree(transformed, camel)
-      assert.deepStrictEqual(rows, [{ thingId: 1, someData: { innerName: 1, deepList: [{ oneMore: 2 }] } }])
-      assert.deepStrictEqual(plain, [{ thing_id: 1, some_data: { inner_name: 1, deep_list: [{ one_more: 2 }] } }])
-      assert.deepStrictEqual(columns, [{ column_name: "some_data" }, { column_name: "thing_id" }])
-    })
-  )
-
-  it.effect("leaves the names inside JSON with transformJson: false", () =>
-    Effect.gen(function* () {
-      const { plain } = yield* agree(transformed, { ...camel, transformJson: false })
-      assert.deepStrictEqual(plain, [{ thing_id: 1, some_data: { innerName: 1, deepList: [{ oneMore: 2 }] } }])
-    })
-  )
-
-  it.effect("transforms results alone, or queries alone", () =>
-    Effect.gen(function* () {
-      const program = Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        const plain = sql.withoutTransforms()
-        return {
-          rows: yield* sql`SELECT full_name FROM people WHERE ${sql("id")} = 1`,
-          named: yield* Effect.exit(Effect.asVoid(sql`SELECT ${sql("fullName")} FROM people`)).pipe(
-            Effect.map(Exit.isSuccess)
-          ),
-          plain: yield* plain`SELECT full_name FROM people WHERE id = 1`,
-          itself: plain === sql
-        }
-      })
-      const results = yield* agree(program, { setup, transformResultNames: String.snakeToCamel })
-      assert.deepStrictEqual([results.named, results.itself], [false, false])
-      const queries = yield* agree(program, { setup, transformQueryNames: String.camelToSnake })
-      assert.deepStrictEqual([queries.named, queries.itself], [true, true])
-    })
-  )
-
   it.effect("parses with the program's own types, text and binary format alike", () =>
     Effect.gen(function* () {
       const asked: Array<string> = []
@@ -418,54 +329,5 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("State
       assert.deepStrictEqual(tags, ["SqlError", "SqlError", "SqlError"])
       assert.deepStrictEqual(rows, [{ one: 1 }])
     })
-  )
-
-  it.effect("keeps the meaning of a transaction: commit, rollback, nesting, and its own reads", () =>
-    Effect.gen(function* () {
-      const ids = yield* agree(
-        Effect.gen(function* () {
-          const sql = yield* SqlClient.SqlClient
-          const insert = (id: number) => sql`INSERT INTO people ${sql.insert({ id, full_name: `${id}` })}`
-          const count = Effect.map(sql<{ n: number }>`SELECT count(*)::int AS n FROM people`, ([row]) => row!.n)
-          const own = yield* sql.withTransaction(Effect.zipRight(insert(10), count))
-          const failed = yield* Effect.flip(
-            sql.withTransaction(Effect.zipRight(insert(11), Effect.fail("no" as const)))
-          )
-          const died = yield* Effect.exit(sql.withTransaction(Effect.zipRight(insert(12), Effect.die("bad"))))
-          yield* sql.withTransaction(
-            Effect.gen(function* () {
-              yield* insert(13)
-              yield* Effect.ignore(sql.withTransaction(Effect.zipRight(insert(14), Effect.fail("inner"))))
-              yield* sql.withTransaction(
-                Effect.zipRight(insert(15), Effect.ignore(sql.withTransaction(Effect.zipRight(insert(16), insert(1)))))
-              )
-              yield* insert(17)
-            })
-          )
-          const rows = yield* sql<{ id: number }>`SELECT id FROM people ORDER BY id`
-          return { own, failed, died, ids: rows.map(({ id }) => id), count: yield* count }
-        }),
-        { setup }
-      )
-      assert.deepStrictEqual(ids.ids, [1, 2, 10, 13, 15, 17])
-    })
-  )
-
-  it.effect("carries its connection in the tag that programs may look into", () =>
-    agree(
-      Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        const depth = Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), (option) =>
-          option._tag === "None" ? -1 : option.value[1]
-        )
-        const nested = sql.withTransaction(Effect.all([depth, sql.withTransaction(depth)]))
-        const direct = sql.withTransaction(
-          Effect.flatMap(Effect.serviceOptional(SqlClient.TransactionConnection), ([connection]) =>
-            connection.executeValues("SELECT 1", [])
-          )
-        )
-        return [yield* depth, yield* nested, yield* direct]
-      })
-    )
   )
 })
