@@ -55,7 +55,8 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("LISTE
         const first = yield* open
         const second = yield* open
         yield* pgNotify(sql, "news")("for both")
-        return [(yield* first.payloads(1)).at(-1), yield* second.payloads(1)]
+        const heard = yield* TestPg.eventually(first.payloads(1), Arr.contains("for both"))
+        return [heard.at(-1), yield* second.payloads(1)]
       })
     )
   )
@@ -106,10 +107,15 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("LISTE
       const { payloads } = yield* subscriber(sql.listen("news"), pgNotify(sql, "news"))
       const other = yield* subscriber(sql.listen("other news"), pgNotify(sql, "other news"))
       const lose = Effect.gen(function* () {
-        const backends = yield* server.backends
-        const listening = backends.filter(({ query }) => query.startsWith("LISTEN"))
-        assert.lengthOf(listening, 1)
-        yield* Effect.forEach(listening, ({ pid }) => server.terminate(pid))
+        const [listening] = yield* TestPg.eventually(
+          Effect.map(
+            server.backends,
+            Arr.filter(({ query }) => query.startsWith("LISTEN"))
+          ),
+          // Sessions of other clients may still be leaving.
+          ({ length }) => length === 1
+        )
+        yield* server.terminate(listening!.pid)
       })
       for (const [name, fault] of [
         ["terminated", lose],
