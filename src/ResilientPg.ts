@@ -34,15 +34,18 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { PCGRandom } from "effect/Utils"
+import type { QueryResult } from "pg"
 import { Pooled, statementSpan } from "./client/Connection.js"
 import * as cancel from "./client/internal/cancel.js"
 import * as connector from "./client/internal/connect.js"
 import { currentLevel, Held } from "./client/internal/held.js"
 import { noVerdicts } from "./client/internal/leasing.js"
+import * as ledger from "./client/internal/ledger.js"
 import { makeReserve } from "./client/internal/reserve.js"
 import { query } from "./client/internal/session.js"
 import type { Stages } from "./client/internal/stages.js"
 import { makeStreamed } from "./client/internal/streamed.js"
+import * as Sweep from "./client/internal/sweep.js"
 import * as transaction from "./client/internal/transaction.js"
 import * as Listen from "./client/Listen.js"
 import * as Pool from "./client/Pool.js"
@@ -177,6 +180,12 @@ const watchSpans = Effect.sync(() => {
   begin.initial = Option.some((statement, _sql, _refs, span) => Effect.as(FiberRef.set(statementSpan, span), statement))
 })
 
+/** Acknowledged tokens are deleted within this time before the pool closes, or left to the ledger's retention. */
+const sweepLimit = "500 millis"
+
+/** A connection beside the pool closes within this time, milliseconds. */
+const asideGoodbye = 500
+
 /** The client and its services. Closes everything with its scope: no socket and no server session stays. */
 export const make = (
   options: Options
@@ -291,6 +300,7 @@ export const make = (
     ]
     const stages: Stages = {
       streamed: makeStreamed(() => stages),
+      transacted: transaction.makeTransacted(() => stages, attributes),
       owner: {},
       pool: thePool,
       breaker,
@@ -301,9 +311,24 @@ export const make = (
       exposeServerDetail: config.exposeServerDetail,
       acquireTimeout: config.acquireTimeout,
       serverTimeouts: config.serverTimeouts,
-      setLocal
+      setLocal,
+      live,
+      ledger: ledger.defaults,
+      acknowledged: (token) => sweep.acknowledged(token),
+      aside: (sql, params) =>
+        Effect.acquireUseRelease(
+          Effect.interruptible(connect),
+          (session) => query(session, sql, params),
+          (session) => Effect.sync(() => session.end(asideGoodbye))
+        )
     }
     const pooled = new Pooled(stages)
+    const sweep = Sweep.make(
+      stages.ledger,
+      (sql, params) => Effect.map(pooled.executeRaw(sql, params), (result) => (result as QueryResult).rowCount ?? 0),
+      fork
+    )
+    yield* Effect.addFinalizer(() => live(Effect.timeoutOption(sweep.flush, sweepLimit)))
     const acquirer = Effect.withFiberRuntime<Pooled | Held>((fiber) =>
       Effect.succeed(currentLevel(stages, fiber.currentContext) ?? pooled)
     )

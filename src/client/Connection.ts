@@ -117,6 +117,10 @@ export class Pooled extends Base {
       const caller = callerOf(fiber)
       const work = workOf(stages, sql, caller.operation, true)
       const repeatable = work.readOnly || caller.operation?.idempotent === true
+      const exactlyOnce = caller.operation?.exactlyOnce ?? false
+      if (exactlyOnce !== false && !repeatable && !work.opaque && !work.transactionControl) {
+        return stages.transacted((held) => held.execution(sql, params, rowMode), { exactlyOnce })
+      }
       return Effect.flatMap(serialized(params), (values) =>
         guard(
           stages,

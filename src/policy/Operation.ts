@@ -27,6 +27,11 @@ export interface Options {
   readonly idempotent?: boolean | undefined
   /** Overrules what the lexer finds out about whether the statements only read. Default: the lexer's answer. */
   readonly readOnly?: boolean | undefined
+  /**
+   * A write of its own, outside a transaction, that is applied exactly once also when its answer gets lost: in a transaction
+   * with `exactlyOnce`, see `Transaction.Options`. Default false.
+   */
+  readonly exactlyOnce?: boolean | "ledger" | undefined
   /** With the circuit open: `"fail"` at once (default), or `"wait"` within the deadline. */
   readonly whenOpen?: "fail" | "wait" | undefined
 }
@@ -37,7 +42,7 @@ const limitOf = (kind: Kind, limits: Limits): number =>
 /**
  * Name and bound an effect, and see its failures as tags of `PgError`.
  *
- * `idempotent`, `readOnly` and `whenOpen` hold for the statements directly under this operation, not for those of another
+ * `idempotent`, `readOnly`, `exactlyOnce` and `whenOpen` hold for the statements directly under this operation, not for those of another
  * one inside it; the deadline holds for everything. Inside a transaction the name and the deadline apply, retrying does
  * not: a transaction is repeated as a whole or not at all. Around a batched resolver request the deadline bounds the
  * waiting caller; to bound the statement, put the operation inside the resolver.

@@ -96,6 +96,12 @@ export const metrics = {
   ),
   /** `outcome`. */
   transactions: counter("pgresilience.transactions", "{transaction}", "Transactions that have ended."),
+  /** `outcome`. */
+  settleTime: histogram(
+    "pgresilience.transaction.settle_time",
+    seconds,
+    "Time from a lost answer to a COMMIT until its outcome was known."
+  ),
   /** `result`. */
   cancels: counter("pgresilience.cancels", "{statement}", "Statements that were abandoned in flight, once settled."),
   leaks: counter("pgresilience.leaks", "{connection}", "Connections reported for being held too long.")
@@ -104,8 +110,18 @@ export const metrics = {
 /** `error.type` of an attempt: a tag of `PgError`, or `Interrupted` when its caller went away. */
 export type ErrorType = PgError.Tag | "Interrupted"
 
-/** How a transaction ended; `repeated` when it was rolled back to be run again. */
-export type TransactionOutcome = "committed" | "rolledBack" | "aborted" | "unknown" | "repeated"
+/**
+ * How a transaction ended; `repeated` when it was rolled back to be run again. `settledCommitted` and `settledAborted`: what
+ * was found out about a COMMIT whose answer got lost, of a transaction that is to happen exactly once.
+ */
+export type TransactionOutcome =
+  | "committed"
+  | "rolledBack"
+  | "aborted"
+  | "unknown"
+  | "repeated"
+  | "settledCommitted"
+  | "settledAborted"
 
 /** An abandoned statement ended by itself, was cancelled, or nothing was heard of it any more. */
 export type CancelResult = "Ended" | "Cancelled" | "Silent"
@@ -151,6 +167,7 @@ export interface PoolMetrics {
   /** `reason` is the tag of what led there. */
   readonly outcomeUnknown: (reason: PgError.Tag) => void
   readonly transaction: (outcome: TransactionOutcome) => void
+  readonly settled: (outcome: "settledCommitted" | "settledAborted", seconds: number) => void
   readonly cancel: (result: CancelResult) => void
   readonly leak: () => void
   /** The pool is gone: its share of every up-down counter goes back to 0, and stays there. */
@@ -271,6 +288,7 @@ export const forPool = (options: Options): PoolMetrics => {
   const evicted = perValue((reason: EvictionReason) => counting(metrics.connectionEvicted, { reason }))
   const outcomeUnknown = perValue((reason: PgError.Tag) => counting(metrics.outcomeUnknown, { [ERROR_TYPE]: reason }))
   const transaction = perValue((outcome: TransactionOutcome) => counting(metrics.transactions, { outcome }))
+  const settleTime = perValue((outcome: TransactionOutcome) => updating(metrics.settleTime, { outcome }))
   const cancel = perValue((result: CancelResult) => counting(metrics.cancels, { result }))
 
   return {
@@ -297,6 +315,10 @@ export const forPool = (options: Options): PoolMetrics => {
     },
     outcomeUnknown: (reason) => outcomeUnknown(reason)(),
     transaction: (outcome) => transaction(outcome)(),
+    settled: (outcome, seconds) => {
+      transaction(outcome)()
+      settleTime(outcome)(seconds)
+    },
     cancel: (result) => cancel(result)(),
     leak: countingFromZero(metrics.leaks),
     close: () => {

@@ -24,6 +24,8 @@ export interface Work {
   /** It may begin or end a transaction. */
   readonly transactionControl: boolean
   readonly isCommit: boolean
+  /** Given up, its outcome is found out: nothing to warn of. */
+  readonly settles?: boolean
 }
 
 /** Failures of attempts that were never sent: to repeat those is free and safe. */
@@ -123,7 +125,8 @@ export const send = (
     if (answered) return
     slot.onSettled = hooks.settled
     const inFlight = session.abandon(slot)
-    if (counts && inFlight) stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
+    if (counts && inFlight && work.settles !== true)
+      stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
     if (counts && !inFlight) count(-1)
     hooks.abandoned(inFlight)
   })

@@ -63,6 +63,10 @@ export class Held extends Base {
     super()
   }
 
+  execution(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
+    return this.reply(sql, params, rowMode)
+  }
+
   protected reply(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
     return Effect.flatMap(Effect.mapError(serialized(params), PgError.toSqlError), (values) =>
       this.run(sql, () => new Request(sql, values, rowMode))

@@ -18,6 +18,8 @@ import type { Caller, Restore, Stages } from "./stages.js"
 
 /** A typed failure's ROLLBACK is waited for this long, milliseconds of the live clock; then the connection goes. */
 const rollbackLimit = 250
+/** Where it can be found out what became of it, an answer to COMMIT is waited for this long: more than a standby's word takes. */
+const commitPatience = 5_000
 
 export const control = (phase: PgError.Phase, command: string, readOnly = true): Work => ({
   phase,
@@ -48,7 +50,9 @@ export const begin = (
   held: { readonly span: Tracer.AnySpan | undefined; readonly outer: Held["options"]["outer"] },
   mode: Mode,
   restore: Restore,
-  more = ""
+  more = "",
+  /** What else was in BEGIN's message was answered with. */
+  onReply: (reply: Reply) => void = () => {}
 ): Effect.Effect<Held, PgError.PgError> => {
   let opened: Held | undefined
   const work: Work = { ...control("Begin", "begin"), pooled: true }
@@ -67,8 +71,9 @@ export const begin = (
         })
         return Effect.onExit(restore(sent), (exit) =>
           Effect.sync(() => {
-            if (Exit.isFailure(exit)) lease.release()
-            else opened = new Held(stages, lease, permit, { ...held, readOnly: options.readOnly === true })
+            if (Exit.isFailure(exit)) return lease.release()
+            onReply(exit.value)
+            opened = new Held(stages, lease, permit, { ...held, readOnly: options.readOnly === true })
           })
         )
       })
@@ -91,11 +96,13 @@ export const abandon = (held: Held): void => {
   held.lease.release()
 }
 
+/** `settles`: an unknown outcome is not the last word, and neither recorded nor concluded from here. */
 export const commit = (
   stages: Stages,
   caller: Caller,
   held: Held,
-  restore: Restore
+  restore: Restore,
+  settles = false
 ): Effect.Effect<void, PgError.PgError> =>
   Effect.suspend((): Effect.Effect<Reply, PgError.PgError> => {
     // A stream on a reserved connection that is another's by now.
@@ -111,12 +118,13 @@ export const commit = (
       // What a fiber that was not awaited left half-done in a nested transaction is not committed.
       if (unfinished !== undefined) lease.session.submit(new Request(`ROLLBACK TO SAVEPOINT ${unfinished}`), () => {})
       const after = hooks(stages, held.permit, lease.release)
-      return send(
+      let patience: NodeJS.Timeout | undefined
+      const givenUp = send(
         stages,
         caller,
         lease.session,
         new Request("COMMIT"),
-        control("Commit", "commit", !held.wrote),
+        { ...control("Commit", "commit", !held.wrote), settles },
         {
           ...after,
           answered: (error) => {
@@ -129,7 +137,22 @@ export const commit = (
             after.abandoned()
           }
         },
-        resume
+        (effect) => {
+          clearTimeout(patience)
+          resume(effect)
+        }
+      )
+      if (settles && held.wrote) {
+        patience = setTimeout(() => {
+          Effect.runSync(givenUp)
+          // What else came through the same network is no better.
+          stages.pool.suspect()
+          resume(Effect.fail(silent()))
+        }, patienceOf(caller))
+      }
+      return Effect.zipRight(
+        givenUp,
+        Effect.sync(() => clearTimeout(patience))
       )
     })
     return Effect.onExit(restore(reply), () =>
@@ -149,11 +172,25 @@ export const commit = (
       return Effect.fail(rolledBack(caller, "Commit", "The transaction was rolled back, and nothing of it is stored"))
     }),
     Effect.mapError((error) => {
+      if (settles) return PgError.withContext(error, { operation: caller.operation?.name })
       const concluded = conclude(stages, caller, error, false, 1)
       if (concluded._tag === "OutcomeUnknownError") stages.recorder.transaction("unknown")
       return concluded
     })
   )
+
+/** Milliseconds of the live clock: half of the time that is left, so that there is some to find out what became of it. */
+const patienceOf = ({ clock, operation }: Caller): number =>
+  Math.min(commitPatience, Math.max(0, (operation?.deadline ?? Infinity) - clock.unsafeCurrentTimeMillis()) / 2)
+
+const silent = () =>
+  new PgError.ConnectionError({
+    message: "COMMIT was not answered in time",
+    phase: "Commit",
+    outcome: "Unknown",
+    transient: true,
+    attempts: 1
+  })
 
 /** A failure of the transaction as such: nothing of it is stored. */
 export const aborted = (caller: Caller, phase: PgError.Phase, message: string) =>

@@ -10,8 +10,11 @@ import type * as CircuitBreaker from "../../policy/CircuitBreaker.js"
 import type { State as Operation } from "../../policy/internal/operation.js"
 import type * as RetryBudget from "../../policy/RetryBudget.js"
 import type * as RetryPolicy from "../../policy/RetryPolicy.js"
+import type { TransactionOutcome } from "../../telemetry/Metrics.js"
 import type * as Pool from "../Pool.js"
+import type { Options } from "../Transaction.js"
 import type { Held } from "./held.js"
+import type { Ledger } from "./ledger.js"
 
 /** Told of everything, synchronously; asks nothing. */
 export interface Recorder {
@@ -29,7 +32,9 @@ export interface Recorder {
   /** The COMMIT of a query with side effects failed whose stream was left before its end. */
   readonly streamLost: (error: unknown) => void
   readonly outcomeUnknown: (error: PgError.OutcomeUnknownError) => void
-  readonly transaction: (outcome: "committed" | "rolledBack" | "aborted" | "unknown" | "repeated") => void
+  readonly transaction: (outcome: TransactionOutcome) => void
+  /** What became of a COMMIT whose answer got lost was found out, in so many seconds. */
+  readonly settled: (outcome: "settledCommitted" | "settledAborted", seconds: number) => void
 }
 
 export interface Stages {
@@ -40,6 +45,11 @@ export interface Stages {
     params: ReadonlyArray<unknown>,
     transformRows: (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
   ) => Stream.Stream<any, SqlError>
+  /** In a transaction of its own, within the operation that the fiber works for. */
+  readonly transacted: <A>(
+    use: (held: Held) => Effect.Effect<A, SqlError>,
+    options: Options
+  ) => Effect.Effect<A, SqlError>
   /** Whose connections these are: two clients in one program share one context tag. */
   readonly owner: object
   readonly pool: Pool.Pool
@@ -53,6 +63,13 @@ export interface Stages {
   /** Milliseconds; bounds the wait for the circuit of work that has no deadline. */
   readonly acquireTimeout: number
   readonly serverTimeouts: { readonly statement?: number | undefined }
+  readonly ledger: Ledger
+  /** On the live clock, in nobody's operation. */
+  readonly live: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** One statement on a connection of its own, beside a pool that may be full of those that wait for it. Live clock. */
+  readonly aside: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, unknown>
+  /** This token's transaction was acknowledged: nobody will ask for it. */
+  readonly acknowledged: (token: string) => void
   /** Server limits that go into BEGIN's message, since the server takes no startup parameters. */
   readonly setLocal: () => string
 }

@@ -12,10 +12,14 @@ import * as PgError from "../../error/PgError.js"
 import * as operation from "../../policy/internal/operation.js"
 import { callerOf } from "../Connection.js"
 import type { Options, Transactor } from "../Transaction.js"
+import { beginClaimed, type Claim } from "./claims.js"
+import { outcomeOf, settled } from "./exactlyOnce.js"
 import { repeat, tracked } from "./guard.js"
-import { currentLevel } from "./held.js"
+import { currentLevel, type Held } from "./held.js"
+import { create as createText } from "./ledger.js"
 import { begin, commit, type Mode, rollback } from "./levels.js"
 import { closeNested, openNested } from "./nested.js"
+import { once as onceIn } from "./once.js"
 import type { Caller, Stages } from "./stages.js"
 
 /** The effect in a transaction of this client, or in a nested one. `own`: what our own failures are to be; not the effect's. */
@@ -25,7 +29,8 @@ const within = <A, E, R, E2>(
   options: Options,
   attributes: ReadonlyArray<readonly [string, unknown]>,
   mode: Mode,
-  own: (error: PgError.PgError) => E2
+  own: (error: PgError.PgError) => E2,
+  claim?: Claim
 ): Effect.Effect<A, E | E2, R> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
@@ -35,10 +40,13 @@ const within = <A, E, R, E2>(
         const caller = callerOf(fiber, span)
         const parent = currentLevel(stages, context)
         const around = Option.getOrUndefined(Context.getOption(context, SqlClient.TransactionConnection))
+        const outermost = { span, outer: around?.[0] }
         const open =
-          parent === undefined
-            ? begin(stages, caller, options, { span, outer: around?.[0] }, mode, restore)
-            : openNested(stages, caller, parent, around?.[0], span, restore)
+          parent !== undefined
+            ? openNested(stages, caller, parent, around?.[0], span, restore)
+            : claim === undefined
+              ? begin(stages, caller, options, outermost, mode, restore)
+              : beginClaimed(stages, caller, options, outermost, mode, restore, claim)
         return Effect.flatMap(Effect.mapError(open, own), (held) => {
           const inside = Context.add(context, SqlClient.TransactionConnection, [
             held,
@@ -54,7 +62,10 @@ const within = <A, E, R, E2>(
               }
               event(Exit.isSuccess(exit) ? "commit" : "rollback")
               return Exit.isSuccess(exit)
-                ? Effect.zipRight(Effect.mapError(commit(stages, caller, held, restore), own), exit)
+                ? Effect.zipRight(
+                    Effect.mapError(commit(stages, caller, held, restore, claim !== undefined), own),
+                    exit
+                  )
                 : Effect.zipRight(rollback(stages, held, Cause.isInterrupted(exit.cause)), exit)
             })
           )
@@ -76,23 +87,32 @@ export const makeWithTransaction =
   (effect) =>
     within(stages, effect, {}, attributes, "guarded", PgError.toSqlError)
 
-/** Behind `Transaction.run`. */
-export const makeTransactor = (
-  stages: Stages,
-  attributes: ReadonlyArray<readonly [string, unknown]>
-): Transactor["Type"] => {
-  const transaction = <A, E, R>(effect: Effect.Effect<A, E, R>, options: Options) =>
+/** `Transaction.run` within the operation that the fiber works for. */
+const makeTransaction =
+  (stages: Stages, attributes: ReadonlyArray<readonly [string, unknown]>) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>, options: Options) =>
     Effect.withFiberRuntime<A, E | PgError.PgError, R>((fiber) => {
       const caller = callerOf(fiber)
+      const inside = <A, E, R>(body: Effect.Effect<A, E, R>, mode: Mode, claim?: Claim) =>
+        within(stages, body, options, attributes, mode, (error) => error, claim)
       const nested = currentLevel(stages, fiber.currentContext) !== undefined
       if (nested && (options.isolation !== undefined || options.deferrable === true)) {
         return Effect.fail(nestedOptions(caller, options))
       }
-      const attempt = (mode: Mode) => within(stages, effect, options, attributes, mode, (error) => error)
-      if (options.retry !== true || nested) return attempt("guarded")
+      const once = !nested && options.readOnly !== true && (options.exactlyOnce ?? false) !== false
+      const attempt = (mode: Mode): Effect.Effect<A, E | PgError.PgError, R> =>
+        once
+          ? settled(stages, caller, effect, mode, (body, mode, claim) => inside(body, mode, claim), view)
+          : inside(effect, mode)
+      const retry = options.retry ?? once
+      if (nested || !(retry || once)) return attempt("guarded")
       const repeated = Effect.catchAll(attempt("once"), (first) =>
         repeat(stages, caller, attempt("again"), first, {
-          view,
+          // Without `retry` it is tried again to begin, as always; with a token of its own each time.
+          view: (error) => {
+            const seen = view(error)
+            return retry || seen?.phase === "Acquire" || seen?.phase === "Begin" ? seen : undefined
+          },
           repeatable: false,
           conclude: (error, attempts) => {
             const seen = view(error)
@@ -104,16 +124,68 @@ export const makeTransactor = (
       )
       return tracked(stages, repeated)
     })
+
+/** What is executed on the transaction that the fiber is in. */
+const onLevel = <A>(stages: Stages, use: (held: Held) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+  Effect.withFiberRuntime((fiber) => use(currentLevel(stages, fiber.currentContext)!))
+
+/** Behind what of a pool's statements wants a transaction. */
+export const makeTransacted =
+  (stages: () => Stages, attributes: ReadonlyArray<readonly [string, unknown]>): Stages["transacted"] =>
+  (use, options) =>
+    Effect.mapError(makeTransaction(stages(), attributes)(onLevel(stages(), use), options), (error) =>
+      PgError.isPgError(error) ? PgError.toSqlError(error) : error
+    )
+
+/** Behind the functions of `Transaction`. */
+export const makeTransactor = (
+  stages: Stages,
+  attributes: ReadonlyArray<readonly [string, unknown]>
+): Transactor["Type"] => {
+  const transaction = makeTransaction(stages, attributes)
+  const bounded = <A, E, R>(effect: Effect.Effect<A, E, R>, { name, timeout }: Options) =>
+    PgError.refine(operation.bounded(effect, name, { timeout }, (limits) => limits.transaction))
   return {
-    run: (effect, options) =>
-      PgError.refine(
-        operation.bounded(
-          transaction(effect, options),
-          options.name,
-          { timeout: options.timeout },
-          (limits) => limits.transaction
-        )
-      )
+    run: (effect, options) => bounded(transaction(effect, options), options),
+    outcome: (settlement, options) =>
+      bounded(
+        Effect.withFiberRuntime((fiber) => {
+          const caller = callerOf(fiber)
+          const fence = (claim: Claim) =>
+            within(stages, Effect.void, {}, attributes, "again", (error) => error, claim).pipe(
+              // Not part of whatever transaction the question is asked in: the answer is to stay true without it.
+              Effect.mapInputContext((context: Context.Context<never>) =>
+                Context.omit(SqlClient.TransactionConnection)(
+                  context as Context.Context<SqlClient.TransactionConnection>
+                )
+              )
+            )
+          return tracked(stages, outcomeOf(stages, caller, fence, settlement))
+        }),
+        options
+      ),
+    once: (key, schema, effect, options) =>
+      bounded(
+        transaction(
+          onceIn(stages.ledger, (sql, params) => onLevel(stages, (held) => held.execute(sql, params, undefined)), {
+            key,
+            schema,
+            effect,
+            ...options
+          }),
+          { exactlyOnce: true }
+        ),
+        options
+      ),
+    createLedger: bounded(
+      transaction(
+        onLevel(stages, (held) =>
+          Effect.forEach(createText(stages.ledger), (text) => held.execute(text, [], undefined), { discard: true })
+        ),
+        {}
+      ),
+      { name: "create-ledger" }
+    )
   }
 }
 

@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import * as PgError from "../../error/PgError.js"
@@ -38,6 +39,7 @@ export interface State {
   readonly deadline: number
   readonly idempotent: boolean
   readonly readOnly: boolean | undefined
+  readonly exactlyOnce: Options["exactlyOnce"]
   readonly whenOpen: "fail" | "wait"
   readonly parent: State | undefined
   /** It bounds and names nothing any more: a fiber that outlives it must not inherit an expired deadline. */
@@ -46,6 +48,8 @@ export interface State {
   writes: number
   /** Of these, those that may be made only once. */
   onceOnly: number
+  /** Of these, those of which it can be found out later what became of them. */
+  readonly settlements: Set<PgError.Settlement>
 }
 
 const stateRef = globalValue("effect-pg-resilience/Operation/state", () =>
@@ -86,8 +90,26 @@ const expired = (state: State, limit: number): PgError.PgError => {
     attempts: 1,
     operation: state.name
   })
-  return state.onceOnly > 0 ? PgError.outcomeUnknown(timeout) : timeout
+  if (state.onceOnly === 0) return timeout
+  // Of several writes, what became of one says nothing about the operation.
+  const [settlement] = state.onceOnly === 1 ? state.settlements : []
+  return PgError.outcomeUnknown(timeout, settlement)
 }
+
+/** As long as the effect is under way, a deadline that ends it tells how to find out what became of it. */
+export const unsettled =
+  (state: State | undefined, settlement: PgError.Settlement) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.suspend(() => {
+      for (let at = state; at !== undefined; at = at.parent) at.settlements.add(settlement)
+      return Effect.onExit(self, (exit) =>
+        Effect.sync(() => {
+          // Interrupted, it may be by that deadline, which has not looked yet.
+          if (Exit.isInterrupted(exit)) return
+          for (let at = state; at !== undefined; at = at.parent) at.settlements.delete(settlement)
+        })
+      )
+    })
 
 /** A limit in milliseconds, `Infinity` for `"infinity"`. */
 export const toMillis = (limit: Duration.DurationInput | "infinity"): number =>
@@ -113,11 +135,13 @@ export const bounded = <A, E, R>(
       deadline: Math.min(now + limit, outer),
       idempotent: options.idempotent ?? false,
       readOnly: options.readOnly,
+      exactlyOnce: options.exactlyOnce,
       whenOpen: options.whenOpen ?? "fail",
       parent,
       ended: false,
       writes: 0,
-      onceOnly: 0
+      onceOnly: 0,
+      settlements: new Set()
     }
     const body = Effect.locally(self, stateRef, state)
     const timed: Effect.Effect<A, E | PgError.PgError, R> =

@@ -72,7 +72,8 @@ export const make = ({
           phase: error.phase
         })
       },
-      transaction: metrics.transaction
+      transaction: metrics.transaction,
+      settled: metrics.settled
     },
     pool: (snapshot) => {
       let scheduled = false

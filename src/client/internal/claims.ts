@@ -1,0 +1,82 @@
+/**
+ * A transaction that begins with its token in the ledger.
+ *
+ * A first attempt can not meet anybody: its insert travels with BEGIN. One that asks for the fate of an earlier attempt may:
+ * its insert waits while that one is open, and is refused when it was committed. What keeps it open may be a session whose
+ * client has long gone, which is ended.
+ */
+import * as Effect from "effect/Effect"
+import type { QueryArrayResult } from "pg"
+import { copy } from "../../error/internal/build.js"
+import type * as PgError from "../../error/PgError.js"
+import type { Options } from "../Transaction.js"
+import type { Held } from "./held.js"
+import * as ledger from "./ledger.js"
+import { abandon, begin, control, type Mode } from "./levels.js"
+import { Request } from "./session.js"
+import type { Caller, Restore, Stages } from "./stages.js"
+
+/** What a transaction says to the ledger when it begins. */
+export interface Claim {
+  readonly token: string
+  readonly kind: ledger.Kind
+  /** Nobody has used this token before. */
+  readonly first: boolean
+}
+
+/** An earlier attempt that still runs ends by itself in this time, if it ends by itself. */
+const grace = "250 millis"
+/** Between two looks for what blocks us. */
+const pause = "1 second"
+
+/** As `begin`. Refused, it fails with the ledger's `UniqueViolation`; see `ledger.isRefusal`. */
+export const beginClaimed = (
+  stages: Stages,
+  caller: Caller,
+  options: Options,
+  held: Parameters<typeof begin>[3],
+  mode: Mode,
+  restore: Restore,
+  claim: Claim
+): Effect.Effect<Held, PgError.PgError> => {
+  if (claim.first) {
+    const insert = `; ${ledger.insert(stages.ledger, claim.token, claim.kind)}`
+    return Effect.mapError(begin(stages, caller, options, held, mode, restore, insert), explained(stages))
+  }
+  let facts: Facts | undefined
+  const onReply = ({ result }: { readonly result: unknown }) => {
+    for (const { rows } of result as ReadonlyArray<QueryArrayResult>) facts ??= rows[0] as Facts | undefined
+  }
+  return begin(stages, caller, options, held, mode, restore, ledger.prepare, onReply).pipe(
+    Effect.tap((opened) =>
+      Effect.onError(restore(claimed(stages, caller, opened, claim, facts!)), () => Effect.sync(() => abandon(opened)))
+    ),
+    Effect.mapError(explained(stages))
+  )
+}
+
+interface Facts {
+  readonly pid: number
+  readonly lock_timeout: string
+}
+
+const claimed = (stages: Stages, caller: Caller, held: Held, { kind, token }: Claim, { lock_timeout, pid }: Facts) => {
+  const request = () => new Request(ledger.claim(stages.ledger, token, kind, lock_timeout))
+  const unblocking = Effect.sleep(grace).pipe(
+    Effect.zipRight(
+      Effect.forever(Effect.zipRight(Effect.ignore(stages.aside(ledger.unblock, [pid])), Effect.sleep(pause)))
+    ),
+    stages.live
+  )
+  return Effect.raceFirst(held.submit(caller, request, control("Begin", "begin")), unblocking)
+}
+
+/** Used without its table, it says how to create it. */
+const explained =
+  ({ ledger: { schema, table } }: Stages) =>
+  (error: PgError.PgError): PgError.PgError =>
+    error.phase === "Begin" && ledger.isMissing(error)
+      ? copy(error, {
+          message: `the table "${schema}.${table}", in which transactions that run exactly once leave their tokens, does not exist: run Transaction.createLedger once, as a program's start or a migration does. Nothing was applied`
+        })
+      : error

@@ -1,0 +1,62 @@
+/** Work that runs once for a key, and its result for whoever comes with that key again. In a transaction. */
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import * as PgError from "../../error/PgError.js"
+import type { OnceOptions } from "../Transaction.js"
+import * as ledger from "./ledger.js"
+
+const defaultTtl = "24 hours"
+
+interface Taken {
+  readonly fingerprint: string | null
+  readonly result: string
+}
+
+export const once = <A, I, R1, E, R>(
+  options: ledger.Ledger,
+  execute: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<ReadonlyArray<any>, SqlError>,
+  {
+    effect,
+    fingerprint,
+    key,
+    schema,
+    ttl = defaultTtl
+  }: OnceOptions & {
+    readonly key: string
+    readonly schema: Schema.Schema<A, I, R1>
+    readonly effect: Effect.Effect<A, E, R>
+  }
+): Effect.Effect<A, E | SqlError | PgError.PgError | ParseResult.ParseError, R | R1> => {
+  const json = Schema.parseJson(schema)
+  const run = Effect.gen(function* () {
+    const value = yield* effect
+    yield* execute(ledger.storeResult(options), [key, yield* Schema.encode(json)(value)])
+    return value
+  })
+  const replay = ({ fingerprint: known, result }: Taken) =>
+    fingerprint !== undefined && known !== null && known !== fingerprint
+      ? Effect.fail(reused)
+      : Schema.decode(json)(result)
+  return Effect.gen(function* () {
+    while (true) {
+      const taken = yield* execute(ledger.takeKey(options), [key, fingerprint ?? null, Duration.toMillis(ttl)])
+      if (taken.length > 0) return yield* run
+      const [found] = (yield* execute(ledger.keyTaken(options), [key])) as ReadonlyArray<Taken>
+      // Else it expired in this very moment, and somebody deleted it.
+      if (found !== undefined) return yield* replay(found)
+    }
+  })
+}
+
+// Without the key, which is a parameter's value.
+const reused = new PgError.IdempotencyKeyReusedError({
+  message:
+    "This idempotency key was used before for different work: nothing was applied. Use a key of its own for each piece of work",
+  phase: "Execute",
+  outcome: "NotApplied",
+  transient: false,
+  attempts: 1
+})
