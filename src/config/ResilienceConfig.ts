@@ -191,15 +191,16 @@ export const decode = (
 export type Variable = env.Variable
 export const variables = env.variables
 
-/** One backoff for all work that waits for the server, in place of the standard ones; what is not given is as there. */
+/** One backoff for all work that waits for the server, in place of the standard ones; what is not given is `unavailable`'s. */
 const retryOf = (retries: number | undefined, first: number | undefined, cap: number | undefined): Options["retry"] => {
   if (retries === 0) return false
   if (retries === undefined && first === undefined && cap === undefined) return undefined
+  const standard = RetryPolicy.defaults.unavailable
   const backoff = RetryPolicy.backoff({
-    retries: retries ?? 5,
-    first: first ?? Math.min(500, cap ?? 500),
-    factor: 1.5,
-    cap: cap ?? Math.max(30_000, first ?? 0)
+    retries: retries ?? standard.retries,
+    first: first ?? Math.min(standard.first, cap ?? standard.first),
+    factor: standard.factor,
+    cap: cap ?? Math.max(standard.cap, first ?? 0)
   })
   return RetryPolicy.make({
     ...RetryPolicy.whileUnavailable(backoff),

@@ -39,7 +39,9 @@ export const defaults = {
   /** No operation is retried more often than this, unless its policy says otherwise. */
   maxRetries: 20,
   /** How often an operation that met a dead connection, with nothing sent, goes on at once and for nothing. */
-  immediateRetries: 3
+  immediateRetries: 3,
+  /** The numbers of `unavailable`; times in milliseconds. */
+  unavailable: { retries: 5, first: 500, factor: 1.5, cap: 30_000 }
 } as const
 
 /** The numbers of one schedule. */
@@ -87,7 +89,7 @@ export const backoff = (options: Backoff): Schedule.Schedule<number, PgError.PgE
 }
 
 /** At most 5 retries: up to 500 ms, growing by half each time, capped at 30 s. For a server that is away or restarting. */
-export const unavailable = backoff({ retries: 5, first: "500 millis", factor: 1.5, cap: "30 seconds" })
+export const unavailable = backoff(defaults.unavailable)
 
 /** At most 10 retries: up to 2 s, doubling, capped at 60 s. For a slot that somebody else has to give back. */
 export const exhausted = backoff({ retries: 10, first: "2 seconds", factor: 2, cap: "60 seconds" })
