@@ -24,6 +24,7 @@ import * as validate from "../config/internal/validate.js"
 import * as PgError from "../error/PgError.js"
 import * as admission from "./internal/admission.js"
 import * as internal from "./internal/breaker.js"
+import * as options from "./internal/breakerOptions.js"
 import * as verdict from "./internal/verdict.js"
 
 /** `ForcedOpen` refuses, and `ForcedClosed` admits, whatever happens, until `reset`. */
@@ -104,61 +105,7 @@ export interface Options {
   readonly onChange?: ((change: Change) => void) | undefined
 }
 
-export const defaults = {
-  failureThreshold: 5,
-  window: "1 minute",
-  slowCallDuration: "5 seconds",
-  minimumCalls: 20,
-  resetTimeout: "30 seconds",
-  maxResetTimeout: "5 minutes",
-  probes: 3,
-  successesToClose: 2
-} as const satisfies Options
-
-const rate = validate.map(
-  validate.optional(validate.number({ min: 0.01, max: 1 })),
-  (rate) => rate ?? Number.POSITIVE_INFINITY
-)
-
-const maxResetMs = (given: number | undefined, resetMs: number) =>
-  given ?? Math.max(resetMs, Duration.toMillis(defaults.maxResetTimeout))
-
-const options = validate.struct(
-  {
-    failureThreshold: validate.defaulted(validate.integer({ min: 1, infinity: true }), defaults.failureThreshold),
-    window: validate.defaulted(validate.duration(), defaults.window),
-    failureRate: rate,
-    slowCallRate: rate,
-    slowCallDuration: validate.defaulted(validate.duration(), defaults.slowCallDuration),
-    minimumCalls: validate.defaulted(validate.integer({ min: 1 }), defaults.minimumCalls),
-    resetTimeout: validate.defaulted(validate.duration({ max: validate.maxMillis }), defaults.resetTimeout),
-    maxResetTimeout: validate.optional(validate.duration({ max: validate.maxMillis })),
-    probes: validate.defaulted(validate.integer({ min: 1 }), defaults.probes),
-    successesToClose: validate.defaulted(validate.integer({ min: 1 }), defaults.successesToClose),
-    onChange: validate.optional(validate.func<(change: Change) => void>())
-  },
-  {
-    relation: ({ maxResetTimeout, resetTimeout }) =>
-      resetTimeout !== undefined && maxResetMs(maxResetTimeout, resetTimeout) < resetTimeout
-        ? [validate.fault("maxResetTimeout", maxResetTimeout, `resetTimeout, which is ${resetTimeout} ms, or more`)]
-        : []
-  }
-)
-
-type Decoded = validate.Decoded<typeof options>
-
-const configOf = (options: Decoded): internal.Config => ({
-  failureThreshold: options.failureThreshold,
-  windowMs: options.window,
-  failureRate: options.failureRate,
-  slowCallRate: options.slowCallRate,
-  slowCallMs: options.slowCallDuration,
-  minimumCalls: options.minimumCalls,
-  resetMs: options.resetTimeout,
-  maxResetMs: maxResetMs(options.maxResetTimeout, options.resetTimeout),
-  probes: options.probes,
-  successes: options.successesToClose
-})
+export const defaults = options.defaults
 
 /** As `Effect.uninterruptibleMask` hands it out. */
 export type Restore = admission.Restore
@@ -272,8 +219,8 @@ const refusal = (machine: internal.Machine, retryAfterMs: number | undefined, op
 
 /** A closed breaker. Fails with the options that are out of range. */
 export const make = Effect.fnUntraced(function* (given: Options = {}) {
-  const decoded = yield* validate.decode(options, "breaker")(given)
-  const config = configOf(decoded)
+  const decoded = yield* validate.decode(options.rule, "breaker")(given)
+  const config = options.configOf(decoded)
   const changes = yield* PubSub.unbounded<Change>()
   const random = new PCGRandom(yield* Random.nextInt)
   const { admit, awaitTurn, cell, send, settle, waiters } = admission.make({

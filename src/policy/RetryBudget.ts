@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as validate from "../config/internal/validate.js"
 import type * as PgError from "../error/PgError.js"
+import * as options from "./internal/budgetOptions.js"
 
 export interface Options {
   /** Permits as a share of the operations in flight, from 0 to 1. Default 0.2. */
@@ -21,12 +22,7 @@ export interface Options {
   readonly min?: number | "infinity" | undefined
 }
 
-export const defaults = { ratio: 0.2, min: 3 } as const
-
-const options = validate.struct({
-  ratio: validate.defaulted(validate.number({ max: 1 }), defaults.ratio),
-  min: validate.defaulted(validate.integer({ infinity: true }), defaults.min)
-})
+export const defaults = options.defaults
 
 /** The budget at one moment. */
 export interface Snapshot {
@@ -58,7 +54,7 @@ export class RetryBudget extends Context.Tag("effect-pg-resilience/RetryBudget")
   }
 >() {}
 
-const budget = ({ min, ratio }: validate.Decoded<typeof options>): RetryBudget["Type"] => {
+const budget = ({ min, ratio }: validate.Decoded<typeof options.rule>): RetryBudget["Type"] => {
   let inFlight = 0
   let retrying = 0
   const allowed = () => Math.max(min, Math.ceil(ratio * inFlight))
@@ -99,7 +95,7 @@ const budget = ({ min, ratio }: validate.Decoded<typeof options>): RetryBudget["
 
 /** A budget with nothing in flight. Fails with the options that are out of range. */
 export const make = (given: Options = {}): Effect.Effect<RetryBudget["Type"], PgError.InvalidOptionsError> =>
-  Effect.map(validate.decode(options, "retryBudget")(given), budget)
+  Effect.map(validate.decode(options.rule, "retryBudget")(given), budget)
 
 export const layer = (options: Options = {}): Layer.Layer<RetryBudget, PgError.InvalidOptionsError> =>
   Layer.effect(RetryBudget, make(options))

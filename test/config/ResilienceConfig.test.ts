@@ -1,7 +1,9 @@
 import { inspect } from "node:util"
+import type { SqlError } from "@effect/sql"
 import type { PgClient } from "@effect/sql-pg"
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Either, Redacted, Schedule } from "effect"
+import { Duration, Effect, Either, Layer, Redacted, Schedule } from "effect"
+import { type PgError, ResilientPg } from "effect-pg-resilience"
 import * as ResilienceConfig from "../../src/config/ResilienceConfig.js"
 
 const url = Redacted.make("postgres://ann:secret@db.example:6432/shop")
@@ -161,7 +163,12 @@ describe("ResilienceConfig.decode", () => {
     ["retry.maxRetries", { retry: { maxRetries: -1 } }],
     ["retry.DeadlockError", { retry: { DeadlockError: "exponential" } }],
     ["retryBudget", { retryBudget: 3 }],
+    ["retryBudget.ratio", { retryBudget: { ratio: 1.1 } }],
+    ["retryBudget.min", { retryBudget: { min: -1 } }],
     ["breaker", { breaker: true }],
+    ["breaker.probes", { breaker: { probes: 0 } }],
+    ["breaker.maxResetTimeout", { breaker: { resetTimeout: "2 minutes", maxResetTimeout: "1 minute" } }],
+    ["breaker.onChange", { breaker: { onChange: "log" } }],
     ["timeouts", { timeouts: true }],
     ["timeouts.query", { timeouts: { query: 0 } }],
     ["timeouts.querry", { timeouts: { querry: 5 } }],
@@ -194,6 +201,31 @@ describe("ResilienceConfig.decode", () => {
       ["minConnections", "acquireTimeout", "timeouts.query", "breaker", "PGPORT"]
     )
     for (const { expected, field } of error.faults) assert.include(error.message, `${field} is`, expected)
+  })
+
+  it.effect("fails the layer with one error that names the pool's, the breaker's and the budget's faults", () =>
+    Effect.gen(function* () {
+      const options = { url, maxConnections: -1, breaker: { failureThreshold: -1 }, retryBudget: { ratio: -2 } }
+      const error = yield* Effect.flip(Effect.scoped(Layer.build(ResilientPg.layer(options))))
+      assert.strictEqual(error._tag, "SqlError")
+      const invalid = (error as SqlError.SqlError).cause as PgError.InvalidOptionsError
+      assert.strictEqual(invalid._tag, "InvalidOptionsError")
+      assert.sameMembers(
+        invalid.faults.map(({ field }) => field),
+        ["maxConnections", "breaker.failureThreshold", "retryBudget.ratio"]
+      )
+      for (const fault of ["maxConnections is -1", "breaker.failureThreshold is -1", "retryBudget.ratio is -2"]) {
+        assert.include(invalid.message, fault)
+      }
+    })
+  )
+
+  it("keeps the breaker's and the budget's options as they were given", () => {
+    const breaker = { resetTimeout: "10 minutes", failureRate: 0.5, onChange: () => {} } as const
+    const retryBudget = { min: "infinity" } as const
+    const options = decoded({ url, breaker, retryBudget })
+    assert.strictEqual(options.breaker, breaker)
+    assert.strictEqual(options.retryBudget, retryBudget)
   })
 
   it("shows no secret, neither in the error nor in what was decoded", () => {

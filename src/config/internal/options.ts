@@ -10,6 +10,8 @@ import * as Schedule from "effect/Schedule"
 import type { CustomTypesConfig } from "pg"
 import type { Fault } from "../../error/PgError.js"
 import * as CircuitBreaker from "../../policy/CircuitBreaker.js"
+import * as breakerOptions from "../../policy/internal/breakerOptions.js"
+import * as budgetOptions from "../../policy/internal/budgetOptions.js"
 import * as Operation from "../../policy/Operation.js"
 import * as RetryBudget from "../../policy/RetryBudget.js"
 import * as RetryPolicy from "../../policy/RetryPolicy.js"
@@ -76,6 +78,12 @@ const parameters: validate.Rule<{ readonly [name: string]: string }> = (value, f
 }
 
 const record = validate.refined("a record", Predicate.isRecord)
+
+/** Options that are decoded by whoever they are for: as they were given, if they are sound. */
+const checked =
+  <A>(self: validate.Rule<unknown>): validate.Rule<A> =>
+  (value, field) =>
+    Either.map(self(value, field), () => value as A)
 
 const maxRetries = validate.optional(validate.integer({ infinity: true }))
 const schedule = validate.optional(validate.refined("a Schedule", Schedule.isSchedule))
@@ -145,8 +153,8 @@ export const rules = {
     )
   ),
   retry: validate.orFalse(retryPolicy),
-  breaker: validate.orFalse(record as validate.Rule<CircuitBreaker.Options>),
-  retryBudget: validate.orFalse(record as validate.Rule<RetryBudget.Options>),
+  breaker: validate.orFalse(checked<CircuitBreaker.Options>(breakerOptions.rule)),
+  retryBudget: validate.orFalse(checked<RetryBudget.Options>(budgetOptions.rule)),
   autoRetryReads: validate.boolean,
 
   exposeServerDetail: validate.boolean,
