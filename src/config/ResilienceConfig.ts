@@ -49,7 +49,11 @@ export interface Options extends Omit<PgClientConfig, "password" | "idleTimeout"
   readonly minConnections?: number | undefined
   /** Connections at most, from 1 to 262,143. Default 10. `PoolSizing.recommend` helps to choose. */
   readonly maxConnections?: number | undefined
-  /** Fibers that may wait for a connection; the next one fails with `PoolTimeoutError` at once. 0 or more. Default 10,000. */
+  /**
+   * Fibers that may wait for whom no place in the pool is free; the next one fails with `PoolTimeoutError` at once. Those
+   * for whom there is a place, where a connection is being opened or checked, wait beyond this number. 0 or more. Default
+   * 10,000.
+   */
   readonly maxWaiting?: number | "infinity" | undefined
   /** How long to wait for a connection before `PoolTimeoutError`: 1 ms or more. Default 30 seconds. */
   readonly acquireTimeout?: Limit | undefined
@@ -63,7 +67,10 @@ export interface Options extends Omit<PgClientConfig, "password" | "idleTimeout"
   readonly closeGrace?: Limit | undefined
   /** A connection unused for longer is asked for a sign of life before its next use. Default 500 ms; 0 is always. */
   readonly checkAfterIdle?: Limit | undefined
-  /** How long opening one connection may take, TLS and password included: 1 ms or more. Default 10 seconds. */
+  /**
+   * How long one try to open a connection may take, all of it together: the `password` effect, TLS, the server's startup,
+   * `parameters` and `onConnect`. 1 ms or more. Default 10 seconds.
+   */
   readonly connectTimeout?: Limit | undefined
   /** TCP keep-alive, which tells a dead peer from a silent one in the long run. Default `true`. */
   readonly keepAlive?: boolean | undefined
