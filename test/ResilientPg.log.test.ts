@@ -127,6 +127,39 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
     })
   )
 
+  it.scoped("connections that are refused for what no waiting mends, and accepted again, are no server lost", () =>
+    Effect.gen(function* () {
+      yield* TestPg.control("CREATE ROLE refused LOGIN PASSWORD 'right'")
+      yield* Effect.addFinalizer(() => TestPg.control("DROP ROLE refused"))
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const as = (username: string, password: string, database: string) => {
+        const url = new URL(Redacted.value(server.url))
+        return Redacted.make(Object.assign(url, { username, password, pathname: `/${database}` }).href)
+      }
+      const refusals = [
+        [as("refused", "wrong", "postgres"), "AuthenticationError", "28P01"],
+        [as("refused", "right", "no_such_database"), "ConnectionError", "3D000"]
+      ] as const
+      for (const [url, tag, sqlState] of refusals) {
+        const { line, lines, sql } = yield* heard({ url })
+        for (let i = 0; i < 3; i++) assert.strictEqual((yield* failure(sql`SELECT 1`)).sqlState, sqlState)
+        const refused = yield* line("Connections are refused; waiting does not mend this")
+        assert.strictEqual(refused.level, "ERROR")
+        assert.hasAllKeys(refused.annotations, ["error", "reason"])
+        assert.strictEqual(refused.annotations.error, tag)
+        assert.lengthOf(lines, 1)
+      }
+      const { line, lines, sql } = yield* heard({ url: refusals[0][0] })
+      yield* failure(sql`SELECT 1`)
+      yield* line("Connections are refused; waiting does not mend this")
+      yield* TestPg.control("ALTER ROLE refused PASSWORD 'wrong'")
+      yield* sql`SELECT 1`
+      const accepted = yield* line("Connections are accepted again")
+      assert.strictEqual(accepted.level, "INFO")
+      assert.lengthOf(lines, 2)
+    })
+  )
+
   it.scoped("an unknown outcome, with the operation's name", () =>
     Effect.gen(function* () {
       const { proxy, url } = yield* proxied

@@ -39,7 +39,8 @@ export const make = ({
   readonly log: LogLines
   readonly slowQuerySeconds: number
 }): Recording => {
-  let lost = false
+  /** What was said last of a server that there is no connection to. */
+  let trouble: "lost" | "refuses" | undefined
   return {
     stages: {
       attempt: (operation, command, seconds, error) => {
@@ -111,12 +112,17 @@ export const make = ({
       }
     },
     server: (error, awaySeconds) => {
+      const before = trouble
       if (error !== undefined) {
-        if (!lost) log.say(LogLevel.Error, "server", "Server lost", { error: error._tag, reason: error.message })
-        lost = true
-      } else if (lost) {
-        lost = false
-        log.say(LogLevel.Info, "server back", "Server back", { awaySeconds: round(awaySeconds) })
+        trouble = error.transient ? "lost" : "refuses"
+        if (trouble === before) return
+        // The server may be in the best of health: somebody has to mend the password, the name or the set-up.
+        const said = error.transient ? "Server lost" : "Connections are refused; waiting does not mend this"
+        log.say(LogLevel.Error, `server ${trouble}`, said, { error: error._tag, reason: error.message })
+      } else if (before !== undefined) {
+        trouble = undefined
+        const said = before === "lost" ? "Server back" : "Connections are accepted again"
+        log.say(LogLevel.Info, `server ${before} no more`, said, { awaySeconds: round(awaySeconds) })
       }
     },
     breaker: ({ cause, from, reason, to }) => {
