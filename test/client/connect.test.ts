@@ -1,9 +1,10 @@
 /** Connecting: what a connection needs before its first use, that hangs, or leaves something behind. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Option, Ref } from "effect"
+import { Deferred, Effect, Exit, Fiber, Ref } from "effect"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
-import { clientOf, failure, proxied } from "./support.js"
+import { turns } from "./heldUp.js"
+import { advisoryLock, clientOf, failure, proxied, waitingForLock } from "./support.js"
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Connecting", (it) => {
   it.scoped("a set-up that gets no answer ends at connectTimeout, and the next connection serves", () =>
@@ -65,17 +66,26 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Conne
 
   it.scoped("what onConnect gives up on the way is waited for before the connection's first use", () =>
     Effect.gen(function* () {
-      const given = yield* Ref.make<ReadonlyArray<Option.Option<unknown>>>([])
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const lock = yield* advisoryLock(45)
+      const query = "SELECT pg_advisory_xact_lock(45)"
+      const givenUp = yield* Deferred.make<void>()
       const { pool, sql } = yield* clientOf({
         maxConnections: 1,
         onConnect: (connection) =>
-          connection.execute("SELECT pg_sleep(0.5)", [], undefined).pipe(
-            Effect.timeoutOption("50 millis"),
-            Effect.flatMap((result) => Ref.update(given, (all) => [...all, result]))
-          )
+          Effect.gen(function* () {
+            const fiber = yield* Effect.fork(connection.execute(query, [], undefined))
+            yield* TestPg.eventually(waitingForLock(query), (count) => count === 1)
+            assert.isTrue(Exit.isInterrupted(yield* Fiber.interrupt(fiber)))
+            yield* Deferred.succeed(givenUp, undefined)
+          }).pipe(Effect.provideService(EmbeddedPostgres.EmbeddedPostgres, server))
       })
-      assert.deepStrictEqual(yield* sql`SELECT 1 AS one`, [{ one: 1 }])
-      assert.deepStrictEqual(yield* Ref.get(given), [Option.none()])
+      const first = yield* Effect.fork(sql`SELECT 1 AS one`)
+      yield* Deferred.await(givenUp)
+      yield* turns
+      assert.isNull(first.unsafePoll())
+      yield* lock.release
+      assert.deepStrictEqual(yield* Fiber.join(first), [{ one: 1 }])
       assert.strictEqual((yield* pool).idle, 1)
     })
   )
