@@ -133,31 +133,6 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool:
     })
   )
 
-  it.scoped("an event loop that stands still while connections are checked costs none of them", () =>
-    Effect.gen(function* () {
-      const size = 5
-      const { pool, sessions, sql } = yield* clientOf({ maxConnections: size, checkAfterIdle: 0 })
-      yield* Effect.scoped(Effect.replicateEffect(hold(sql), size, { concurrency: "unbounded" }))
-      yield* TestPg.eventually(pool, ({ idle }) => idle === size)
-      const before = yield* sessions
-      const asking = yield* Effect.fork(Effect.replicateEffect(sql`SELECT 1`, size, { concurrency: "unbounded" }))
-      // In the same turn of the event loop, so that no answer has been read when it stops.
-      yield* Effect.repeat(Effect.zipLeft(pool, Effect.yieldNow()), {
-        times: 1_000,
-        until: ({ quarantined }) => quarantined === size
-      })
-      assert.strictEqual((yield* pool).quarantined, size)
-      const end = performance.now() + 1_500
-      while (performance.now() < end) {}
-      yield* Fiber.join(asking)
-      assert.strictEqual((yield* pool).generation, 0)
-      assert.deepStrictEqual(
-        (yield* sessions).map(({ pid }) => pid),
-        before.map(({ pid }) => pid)
-      )
-    })
-  )
-
   it.scoped("who greets and hangs up is asked ever more slowly, by one connection at a time, until one answers", () =>
     Effect.gen(function* () {
       const { attempts, heal, url } = yield* greeter

@@ -4,7 +4,7 @@ import { Effect, Fiber } from "effect"
 import { FaultProxy } from "effect-pg-resilience/testing"
 import { stall } from "../support/stall.js"
 import * as TestPg from "../support/TestPg.js"
-import { clientOf, proxied } from "./support.js"
+import { clientOf, hold, proxied } from "./support.js"
 
 /** The limit of a check, and half as much again. */
 const longer = 1_500
@@ -28,6 +28,30 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool:
       yield* Effect.zipRight(stall(longer), check.release)
       assert.strictEqual(yield* Fiber.join(next), before)
       assert.strictEqual((yield* pool).generation, 0)
+    })
+  )
+
+  it.scoped("answers that came during a stall are read after it: no connection that was being checked is lost", () =>
+    Effect.gen(function* () {
+      const size = 5
+      const { pool, sessions, sql } = yield* clientOf({ maxConnections: size, checkAfterIdle: 0 })
+      yield* Effect.scoped(Effect.replicateEffect(hold(sql), size, { concurrency: "unbounded" }))
+      yield* TestPg.eventually(pool, ({ idle }) => idle === size)
+      const before = yield* sessions
+      const asking = yield* Effect.fork(Effect.replicateEffect(sql`SELECT 1`, size, { concurrency: "unbounded" }))
+      // In the same turn of the event loop, so that no answer has been read when it stops.
+      yield* Effect.repeat(Effect.zipLeft(pool, Effect.yieldNow()), {
+        times: 1_000,
+        until: ({ quarantined }) => quarantined === size
+      })
+      assert.strictEqual((yield* pool).quarantined, size)
+      yield* stall(longer)
+      yield* Fiber.join(asking)
+      assert.strictEqual((yield* pool).generation, 0)
+      assert.deepStrictEqual(
+        (yield* sessions).map(({ pid }) => pid),
+        before.map(({ pid }) => pid)
+      )
     })
   )
 

@@ -6,7 +6,6 @@
  * So the time is taken in slices, each with a timer of its own: a stall, however long, uses up one of them. And as timers
  * come before what the sockets have brought, that has its turn before the last word.
  */
-import * as Effect from "effect/Effect"
 
 const slices = 10
 
@@ -28,10 +27,3 @@ export const patience = (millis: number, over: () => void): (() => void) => {
     clearImmediate(lastTurn)
   }
 }
-
-/** The same as an effect: ends when patience does. */
-export const patienceEnds = (millis: number): Effect.Effect<void> =>
-  Effect.async((resume) => {
-    const stop = patience(millis, () => resume(Effect.void))
-    return Effect.sync(stop)
-  })

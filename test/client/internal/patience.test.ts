@@ -1,8 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Fiber } from "effect"
-import { patience, patienceEnds } from "../../../src/client/internal/patience.js"
+import { patience } from "../../../src/client/internal/patience.js"
 import { stall } from "../../support/stall.js"
 import * as Tcp from "../../support/Tcp.js"
+
+const patienceEnds = (millis: number) =>
+  Effect.async<void>((resume) => {
+    const stop = patience(millis, () => resume(Effect.void))
+    return Effect.sync(stop)
+  })
 
 /** Of the live clock, how long the effect took. Timers of whole milliseconds may come one early. */
 const millisOf = <A, E, R>(self: Effect.Effect<A, E, R>) =>
@@ -71,9 +77,6 @@ describe("patience", () => {
       let ended = 0
       const stop = patience(10, () => ended++)
       stop()
-      const fiber = yield* Effect.fork(patienceEnds(10))
-      yield* Effect.yieldNow()
-      yield* Fiber.interrupt(fiber)
       yield* patienceEnds(20)
       assert.strictEqual(ended, 0)
     })
