@@ -7,15 +7,16 @@
  * 2. That is certain after: the server has closed the cancel socket (the signal is sent), ReadyForQuery was seen, and one
  *    empty query went through as a barrier that takes a late signal instead of the next statement.
  * 3. A COMMIT is never cancelled: its answer is waited for.
- * 4. Whatever is late or unclear: the connection is destroyed. Never more than `limit` for each step.
+ * 4. Whatever is late or unclear: the connection is destroyed. Never more than `limit` for each step; but the time in which
+ *    our own event loop stands still is nobody's silence, and does not count (`patience.ts`).
  *
  * All times here are the live clock's: a program under `TestClock` must not hang on a network.
  */
 
 import { isIP } from "node:net"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Pg from "pg"
+import { patience } from "./patience.js"
 import { Request, type Session, type Slot, terminated } from "./session.js"
 
 /** How the settling ended. `Silent`: the server did not answer, so it may be gone. */
@@ -24,26 +25,30 @@ export type Settled = "Ended" | "Cancelled" | "Silent"
 /** Cancels under way at once, so that a storm of interruptions is no storm of connections. */
 export const atOnce = 4
 
-/** The statement may end by itself before anything is sent. */
-const grace = "10 millis"
-/** For the cancel socket, for the answer after it, and for the barrier, each. */
-const limit = "1 second"
+/** Milliseconds in which the statement may end by itself before anything is sent. */
+const grace = 10
+/** Milliseconds for the cancel socket, for the answer after it, and for the barrier, each. */
+const limit = 1_000
 /**
- * For the answer of a COMMIT that nobody waits for. It may take seconds in good health (a standby's word, deferred
- * constraints), so longer than a cancel; but others wait for the place of its connection, and from a network gone black no
- * answer comes. To let it go harms nothing: the server commits, or not, as if we were there.
+ * Milliseconds for the answer of a COMMIT that nobody waits for. It may take seconds in good health (a standby's word,
+ * deferred constraints), so longer than a cancel; but others wait for the place of its connection, and from a network gone
+ * black no answer comes. To let it go harms nothing: the server commits, or not, as if we were there.
  */
-const commitLimit = "5 seconds"
+const commitLimit = 5_000
 
-/** Whether the listener was called within the time, and the session is still there then. */
-const within = (session: Session, wait: (listener: () => void) => void, time: Duration.DurationInput) =>
-  Effect.async<void>((resume) => wait(() => resume(Effect.void))).pipe(
-    Effect.interruptible, // the limit must end it within a finalizer, too
-    Effect.timeoutTo({ duration: time, onSuccess: () => session.lost === undefined, onTimeout: () => false })
-  )
+/** Whether the listener was called within so many milliseconds, and the session is still there then. */
+const within = (session: Session, wait: (listener: () => void) => void, millis: number): Effect.Effect<boolean> =>
+  Effect.async<boolean>((resume) => {
+    const stop = patience(millis, () => resume(Effect.succeed(false)))
+    wait(() => {
+      stop()
+      resume(Effect.sync(() => session.lost === undefined))
+    })
+    return Effect.sync(stop)
+  }).pipe(Effect.interruptible) // also within a finalizer
 
-const answered = (session: Session, time: Duration.DurationInput) =>
-  within(session, (listener) => session.whenAnswered(listener), time)
+const answered = (session: Session, millis: number) =>
+  within(session, (listener) => session.whenAnswered(listener), millis)
 
 /** An empty query: whatever it is answered, a late cancel has hit it and not the next statement. */
 const barrier = (session: Session) =>
@@ -70,19 +75,29 @@ export const request = (session: Session, stream: Pg.ClientConfig["stream"]): Ef
       ssl: ssl ? { ...(ssl === true ? {} : ssl), ...named } : false
     })
     let sent = false
+    const finish = () => {
+      resume(Effect.succeed(sent))
+      connection.stream.destroy()
+    }
     connection.on("error", () => connection.stream.destroy())
     if (ssl && sslNegotiation !== "direct") connection.once("connect", () => connection.requestSsl())
     connection.once(ssl ? "sslconnect" : "connect", () => {
       sent = true
       connection.cancel(session.processId, session.secretKey)
+      // The socket's own end comes a turn of the event loop before its close, and patience may end in between.
+      connection.stream.once("end", finish)
     })
-    connection.once("end", () => resume(Effect.succeed(sent)))
+    connection.once("end", finish)
     if (host.startsWith("/")) connection.connect(`${host}/.s.PGSQL.${port}`)
     else connection.connect(remotePort ?? port, remoteAddress ?? host)
+    const stop = patience(limit, () => {
+      sent = false // whether the signal is sent nobody knows
+      finish()
+    })
+    connection.once("end", stop)
     return Effect.sync(() => connection.stream.destroy())
   }).pipe(
     Effect.interruptible,
-    Effect.timeoutTo({ duration: limit, onSuccess: (sent) => sent, onTimeout: () => false }),
     // The program's own `stream` may throw.
     Effect.catchAllDefect(() => Effect.succeed(false))
   )
