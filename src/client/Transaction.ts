@@ -33,12 +33,15 @@ export interface Options {
    */
   readonly retry?: boolean | undefined
   /**
-   * Find out what became of a COMMIT whose answer got lost, instead of failing with `OutcomeUnknownError`: `true` and
-   * `"ledger"` by a row in a table of ours (`createLedger`), which travels in BEGIN's message. Default false. `retry` is on
-   * with it, unless it is set to `false`; the body may run more than once either way, as only a second attempt can ask.
-   * Of the outermost transaction only; of a `readOnly` one there is nothing to find out.
+   * Find out what became of a COMMIT whose answer got lost, instead of failing with `OutcomeUnknownError`. `true` and
+   * `"ledger"`: by a row in a table of ours (`createLedger`), which travels in BEGIN's message; right over crashes, failovers
+   * and restores. `"xid"`: by the server's transaction ids, where we may create no table; after a crash or a failover it can
+   * still tell what was not applied, and else fails with `OutcomeUnknownError`. Default false.
+   *
+   * `retry` is on with it, unless it is set to `false`; the body may run more than once either way, as with the ledger only
+   * a second attempt can ask. Of the outermost transaction only; of a `readOnly` one there is nothing to find out.
    */
-  readonly exactlyOnce?: boolean | "ledger" | undefined
+  readonly exactlyOnce?: boolean | "ledger" | "xid" | undefined
 }
 
 /** `Expired`: asked too late, when the ledger may have forgotten. */

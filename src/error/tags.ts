@@ -22,13 +22,21 @@ export type Phase = "Acquire" | "Begin" | "Execute" | "Savepoint" | "Commit" | "
 export type Outcome = "NotApplied" | "Unknown"
 
 /** How an outcome that is unknown now can be found out later. Plain data: it may be stored, and asked for elsewhere. */
-export interface Settlement {
-  readonly mode: "ledger"
-  /** A UUID: the row of the ledger that is there if the work was applied. */
-  readonly token: string
-  /** Half of the ledger's `retention` after the attempt: afterwards the answer is `Expired`. */
-  readonly askBefore: DateTime.Utc
-}
+export type Settlement =
+  | {
+      readonly mode: "ledger"
+      /** A UUID: the row of the ledger that is there if the work was applied. */
+      readonly token: string
+      /** Half of the ledger's `retention` after the attempt: afterwards the answer is `Expired`. */
+      readonly askBefore: DateTime.Utc
+    }
+  | {
+      readonly mode: "xid"
+      /** The server's 64-bit transaction id, as text. */
+      readonly xid: string
+      /** Of the server: within one and the same, what it says of the id is to be believed. */
+      readonly incarnation: string
+    }
 
 /** What every error carries. */
 export interface Failure {

@@ -31,7 +31,7 @@ export interface Options {
    * A write of its own, outside a transaction, that is applied exactly once also when its answer gets lost: in a transaction
    * with `exactlyOnce`, see `Transaction.Options`. Default false.
    */
-  readonly exactlyOnce?: boolean | "ledger" | undefined
+  readonly exactlyOnce?: boolean | "ledger" | "xid" | undefined
   /** With the circuit open: `"fail"` at once (default), or `"wait"` within the deadline. */
   readonly whenOpen?: "fail" | "wait" | undefined
 }

@@ -83,6 +83,24 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Trans
     })
   )
 
+  it.scoped("by the server's ids: what was not applied runs again, what was applied is found, without a table", () =>
+    Effect.gen(function* () {
+      const { insert, kept, once, proxy, runs, sql } = yield* fixture()
+      yield* sql`DROP TABLE effect_pg_ledger`
+      const first = yield* proxy.cut({ on: commit, when: "before", times: 1 })
+      let second: FaultProxy.Rule | undefined
+      const body = Effect.gen(function* () {
+        const id = yield* insert(7)
+        if ((yield* first.count) === 1) second ??= yield* proxy.swallowReply({ on: commit, times: 1, ending: "reset" })
+        return id
+      })
+      const id = yield* once(body, { exactlyOnce: "xid" })
+      assert.strictEqual(yield* second!.count, 1)
+      assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
+      assert.strictEqual(yield* runs, 2)
+    })
+  )
+
   it.scoped("without its table it says how to create it, and nothing is applied", () =>
     Effect.gen(function* () {
       const { insert, kept, once, sql } = yield* fixture()

@@ -15,9 +15,19 @@ import * as ledger from "./ledger.js"
 import { abandon, begin, control, type Mode } from "./levels.js"
 import { Request } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
+import * as xid from "./xid.js"
 
-/** What a transaction says to the ledger when it begins. */
-export interface Claim {
+/** What is written down of a transaction when it begins, or asked. */
+export type Claim = Token | Id
+
+/** The server's own id of it. */
+export interface Id {
+  readonly kind: "xid"
+  readonly onFacts: (facts: xid.Facts) => void
+}
+
+/** Its token in the ledger. */
+export interface Token {
   readonly token: string
   readonly kind: ledger.Kind
   /** Nobody has used this token before. */
@@ -39,6 +49,14 @@ export const beginClaimed = (
   restore: Restore,
   claim: Claim
 ): Effect.Effect<Held, PgError.PgError> => {
+  if (claim.kind === "xid") {
+    const onReply = ({ result }: { readonly result: unknown }) => {
+      for (const { rows } of result as ReadonlyArray<QueryArrayResult>) {
+        if (rows[0] !== undefined) claim.onFacts(rows[0] as unknown as xid.Facts)
+      }
+    }
+    return begin(stages, caller, options, held, mode, restore, xid.begun, onReply)
+  }
   if (claim.first) {
     const insert = `; ${ledger.insert(stages.ledger, claim.token, claim.kind)}`
     return Effect.mapError(begin(stages, caller, options, held, mode, restore, insert), explained(stages))
@@ -60,7 +78,7 @@ interface Facts {
   readonly lock_timeout: string
 }
 
-const claimed = (stages: Stages, caller: Caller, held: Held, { kind, token }: Claim, { lock_timeout, pid }: Facts) => {
+const claimed = (stages: Stages, caller: Caller, held: Held, { kind, token }: Token, { lock_timeout, pid }: Facts) => {
   const request = () => new Request(ledger.claim(stages.ledger, token, kind, lock_timeout))
   const unblocking = Effect.sleep(grace).pipe(
     Effect.zipRight(

@@ -15,15 +15,17 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import { copy } from "../../error/internal/build.js"
-import type * as PgError from "../../error/PgError.js"
+import * as PgError from "../../error/PgError.js"
 import * as operation from "../../policy/internal/operation.js"
 import { Pooled } from "../Connection.js"
+import type { Outcome } from "../Transaction.js"
 import type { Claim } from "./claims.js"
 import { conclude } from "./guard.js"
 import * as ledger from "./ledger.js"
 import type { Mode } from "./levels.js"
 import { aborted } from "./levels.js"
 import type { Caller, Stages } from "./stages.js"
+import * as xid from "./xid.js"
 
 /** One attempt of the transaction, with `body` in it; the failure of its COMMIT as it is. */
 export type Attempt<R> = <A, E, R2>(
@@ -31,6 +33,12 @@ export type Attempt<R> = <A, E, R2>(
   mode: Mode,
   claim: Claim
 ) => Effect.Effect<A, E | PgError.PgError, R | R2>
+
+/** A question put in a transaction of its own. */
+export type Asked = Parameters<typeof xid.ask>[0]
+
+/** What of a failure is ours to judge. */
+export type View<E> = (error: E | PgError.PgError) => PgError.PgError | undefined
 
 /** For a transaction without a deadline, milliseconds: how long it is tried to settle it. */
 const settleLimit = 30_000
@@ -50,47 +58,53 @@ interface Open<A> {
   readonly since: number
 }
 
-/** One attempt, settled: its failure is that of a transaction which was not applied, or `OutcomeUnknownError` for good. */
-export const settled = <A, E, R>(
+/** What a question about an open attempt came to. `Value`: a new attempt was made, and committed. */
+type Verdict<A> =
+  | { readonly _tag: "Committed" }
+  | { readonly _tag: "Value"; readonly value: A }
+  | { readonly _tag: "Open" }
+  | { readonly _tag: "Lost" }
+
+/** One transaction under way: its attempts, and which of them is open. */
+interface Course<A, E, R> {
+  readonly run: (mode: Mode, claim: Claim) => Effect.Effect<A, E | PgError.PgError, R>
+  readonly open: () => Open<A> | undefined
+  /** Whether the last attempt began, which means that all before it are dead. */
+  readonly accepted: () => boolean
+  /** What became of the open one is known. */
+  readonly close: (outcome: "settledCommitted" | "settledAborted") => void
+}
+
+const makeCourse = <A, E, R>(
   stages: Stages,
   caller: Caller,
   effect: Effect.Effect<A, E, R>,
-  mode: Mode,
   attempt: Attempt<never>,
-  view: (error: E | PgError.PgError) => PgError.PgError | undefined
-): Effect.Effect<A, E | PgError.PgError, R> =>
-  Effect.suspend(() => {
-    const { clock } = caller
-    const { recorder } = stages
-    const now = () => clock.unsafeCurrentTimeMillis()
-    const settlement: PgError.Settlement = {
-      mode: "ledger",
-      token: randomUUID(),
-      askBefore: DateTime.unsafeMake(now() + stages.ledger.retention / 2)
-    }
-    const { token } = settlement
-    let open: Open<A> | undefined
-    let accepted = false
-    let value = Option.none<A>()
-
-    const closed = (outcome: "settledCommitted" | "settledAborted") => {
-      if (open === undefined) return
-      if (outcome === "settledAborted") operation.countWrite(caller.operation, -1, true)
-      recorder.settled(outcome, (now() - open.since) / 1000)
-      open = undefined
-    }
-    const body = Effect.suspend(() => {
-      accepted = true
-      value = Option.none()
-      closed("settledAborted")
-      return Effect.tap(effect, (done) => {
-        value = Option.some(done)
-      })
+  view: View<E>
+): Course<A, E, R> => {
+  const now = () => caller.clock.unsafeCurrentTimeMillis()
+  let open: Open<A> | undefined
+  let accepted = false
+  let value = Option.none<A>()
+  const close: Course<A, E, R>["close"] = (outcome) => {
+    if (open === undefined) return
+    if (outcome === "settledAborted") operation.countWrite(caller.operation, -1, true)
+    stages.recorder.settled(outcome, (now() - open.since) / 1000)
+    open = undefined
+  }
+  const body = Effect.suspend(() => {
+    accepted = true
+    value = Option.none()
+    close("settledAborted")
+    return Effect.tap(effect, (done) => {
+      value = Option.some(done)
     })
-    const run = (mode: Mode, first: boolean) =>
+  })
+  return {
+    run: (mode, claim) =>
       Effect.suspend(() => {
         accepted = false
-        return Effect.tapError(attempt(body, mode, { token, kind: "commit", first }), (error) =>
+        return Effect.tapError(attempt(body, mode, claim), (error) =>
           Effect.sync(() => {
             const seen = accepted ? view(error) : undefined
             if (Option.isSome(value) && seen?.phase === "Commit" && seen.outcome === "Unknown") {
@@ -98,72 +112,175 @@ export const settled = <A, E, R>(
             }
           })
         )
-      })
-    const deadline = caller.operation?.deadline ?? Number.POSITIVE_INFINITY
+      }),
+    open: () => open,
+    accepted: () => accepted,
+    close
+  }
+}
 
+/** How an open attempt is settled. */
+interface Way<A, E, R> {
+  readonly claim: Claim
+  readonly settlement: () => PgError.Settlement | undefined
+  /** Fails with what the transaction fails with when it was not applied. */
+  readonly question: (asking: Open<A>) => Effect.Effect<Verdict<A>, E | PgError.PgError, R>
+}
+
+const byLedger = <A, E, R>(
+  stages: Stages,
+  caller: Caller,
+  { accepted, close, open, run }: Course<A, E, R>,
+  view: View<E>
+): Way<A, E, R> => {
+  const token = randomUUID()
+  const askBefore = DateTime.unsafeMake(caller.clock.unsafeCurrentTimeMillis() + stages.ledger.retention / 2)
+  const claim = { token, kind: "commit", first: true } as const
+  const read = Effect.flatMap(kindOf(stages, token), (kind): Effect.Effect<Verdict<A>, PgError.PgError> => {
+    if (kind === undefined) return Effect.succeed({ _tag: "Open" })
+    close(kind === "commit" ? "settledCommitted" : "settledAborted")
+    return kind === "commit" ? Effect.succeed({ _tag: "Committed" }) : Effect.fail(fenced(caller))
+  })
+  return {
+    claim,
+    settlement: () => ({ mode: "ledger", token, askBefore }),
+    question: () =>
+      Effect.matchEffect(run("again", { ...claim, first: false }), {
+        onSuccess: (value) => Effect.succeed<Verdict<A>>({ _tag: "Value", value }),
+        onFailure: (error): Effect.Effect<Verdict<A>, E | PgError.PgError> => {
+          if (accepted() && open() === undefined) return Effect.fail(error)
+          const seen = view(error)
+          return !accepted() && seen !== undefined && ledger.isRefusal(stages.ledger, seen)
+            ? read
+            : Effect.succeed({ _tag: "Open" })
+        }
+      })
+  }
+}
+
+const byXid = <A, E, R>(caller: Caller, { close }: Course<A, E, R>, asked: Asked): Way<A, E, R> => {
+  let facts: xid.Facts | undefined
+  return {
+    claim: {
+      kind: "xid",
+      onFacts: (told) => {
+        facts = told
+      }
+    },
+    settlement: () => facts && { mode: "xid", ...facts },
+    question: ({ error }) =>
+      Effect.matchEffect(xid.ask(asked, facts!), {
+        onFailure: () => Effect.succeed<Verdict<A>>({ _tag: "Open" }),
+        onSuccess: (answer): Effect.Effect<Verdict<A>, PgError.PgError> => {
+          if (answer === "Open" || answer === "Lost") return Effect.succeed({ _tag: answer })
+          close(answer === "Applied" ? "settledCommitted" : "settledAborted")
+          return answer === "Applied"
+            ? Effect.succeed({ _tag: "Committed" })
+            : Effect.fail(PgError.withContext(error, { outcome: "NotApplied", operation: caller.operation?.name }))
+        }
+      })
+  }
+}
+
+/** One attempt, settled: its failure is that of a transaction which was not applied, or `OutcomeUnknownError` for good. */
+export const settled = <A, E, R>(
+  stages: Stages,
+  caller: Caller,
+  effect: Effect.Effect<A, E, R>,
+  how: "ledger" | "xid",
+  mode: Mode,
+  attempt: Attempt<never>,
+  asked: Asked,
+  view: View<E>
+): Effect.Effect<A, E | PgError.PgError, R> =>
+  Effect.suspend(() => {
+    const { clock } = caller
+    const { recorder } = stages
+    const course = makeCourse(stages, caller, effect, attempt, view)
+    const way = how === "xid" ? byXid(caller, course, asked) : byLedger(stages, caller, course, view)
+    const deadline = caller.operation?.deadline ?? Number.POSITIVE_INFINITY
     const settle = (first: Open<A>) =>
       Effect.gen(function* () {
-        const limit = deadline === Number.POSITIVE_INFINITY ? now() + settleLimit : deadline
+        const limit = deadline === Number.POSITIVE_INFINITY ? clock.unsafeCurrentTimeMillis() + settleLimit : deadline
         let asking = first
         for (let asked = 0; ; asked++) {
           const delay = yield* delayOf(asked)
-          if (now() + delay >= limit) return yield* givenUp(stages, caller, asking.error, settlement)
-          yield* Effect.sleep(delay)
-          const result = yield* Effect.either(run("again", false))
-          if (result._tag === "Right") return result.right
-          if (accepted) {
-            if (open === undefined) return yield* Effect.fail(result.left)
-            // Its own COMMIT is open now, and the first question about that one is put at once.
-            asking = open
-            asked = -1
-            continue
+          if (clock.unsafeCurrentTimeMillis() + delay >= limit) {
+            return yield* givenUp(stages, caller, asking.error, way.settlement())
           }
-          const seen = view(result.left)
-          if (seen === undefined || !ledger.isRefusal(stages.ledger, seen)) continue
-          const kind = yield* kindOf(stages, token)
-          if (kind === undefined) continue
-          closed(kind === "commit" ? "settledCommitted" : "settledAborted")
-          return kind === "commit" ? asking.value : yield* Effect.fail(fenced(caller))
+          yield* Effect.sleep(delay)
+          const verdict = yield* way.question(asking)
+          if (verdict._tag === "Value") return verdict.value
+          if (verdict._tag === "Committed") return asking.value
+          if (verdict._tag === "Lost") return yield* givenUp(stages, caller, asking.error, undefined)
+          const open = course.open()
+          if (open === undefined || open === asking) continue
+          // The COMMIT of a new attempt is open now, and the first question about that one is put at once.
+          asking = open
+          asked = -1
         }
       })
-
-    return Effect.catchAll(run(mode, true), (error) => (open === undefined ? Effect.fail(error) : settle(open))).pipe(
-      Effect.tap(() => Effect.sync(() => stages.acknowledged(token))),
-      Effect.onInterrupt(() =>
+    return Effect.catchAll(course.run(mode, way.claim), (error) => {
+      const open = course.open()
+      return open === undefined ? Effect.fail(error) : settle(open)
+    }).pipe(
+      Effect.tap(() =>
         Effect.sync(() => {
-          if (open !== undefined) recorder.transaction("unknown")
+          if (way.claim.kind !== "xid") stages.acknowledged(way.claim.token)
         })
       ),
-      operation.unsettled(caller.operation, settlement)
+      Effect.onInterrupt(() =>
+        Effect.sync(() => {
+          if (course.open() !== undefined) recorder.transaction("unknown")
+        })
+      ),
+      operation.unsettled(caller.operation, way.settlement)
     )
   })
 
 /**
  * The answer that stays true for ever: the token's row is there, or a fence is put in its place. Asked again and again until
- * the operation's deadline, as nothing but the ledger's own word settles.
+ * the operation's deadline, as nothing but the ledger's own word, or the server's about an id, settles.
  */
 export const outcomeOf = (
   stages: Stages,
   caller: Caller,
   fence: (claim: Claim) => Effect.Effect<void, PgError.PgError>,
-  { askBefore, token }: PgError.Settlement
-): Effect.Effect<"Applied" | "NotApplied" | "Expired", PgError.PgError> =>
+  asked: Asked,
+  settlement: PgError.Settlement
+): Effect.Effect<Outcome, PgError.PgError> =>
   Effect.gen(function* () {
-    for (let asked = 0; ; asked++) {
-      const delay = yield* delayOf(asked)
-      const now = caller.clock.unsafeCurrentTimeMillis()
-      if (now >= DateTime.toEpochMillis(askBefore)) return "Expired"
-      yield* Effect.sleep(delay)
-      const result = yield* Effect.either(fence({ token, kind: "fence", first: false }))
-      if (result._tag === "Right") return "NotApplied"
-      if (ledger.isRefusal(stages.ledger, result.left)) {
-        const kind = yield* kindOf(stages, token)
-        if (kind !== undefined) return kind === "commit" ? "Applied" : "NotApplied"
-      } else if (!result.left.transient && result.left.outcome === "NotApplied") {
-        return yield* Effect.fail(result.left)
+    for (let n = 0; ; n++) {
+      yield* Effect.sleep(yield* delayOf(n))
+      const answer = yield* Effect.either(
+        settlement.mode === "xid" ? xid.ask(asked, settlement) : askLedger(stages, caller, fence, settlement)
+      )
+      if (answer._tag === "Right") {
+        if (answer.right === "Lost") return "Expired"
+        if (answer.right !== "Open") return answer.right
+      } else if (!answer.left.transient && answer.left.outcome === "NotApplied") {
+        return yield* Effect.fail(answer.left)
       }
     }
   })
+
+const askLedger = (
+  stages: Stages,
+  { clock }: Caller,
+  fence: (claim: Claim) => Effect.Effect<void, PgError.PgError>,
+  { askBefore, token }: Extract<PgError.Settlement, { readonly mode: "ledger" }>
+): Effect.Effect<xid.Answer, PgError.PgError> =>
+  clock.unsafeCurrentTimeMillis() >= DateTime.toEpochMillis(askBefore)
+    ? Effect.succeed("Lost")
+    : Effect.matchEffect(fence({ token, kind: "fence", first: false }), {
+        onSuccess: () => Effect.succeed<xid.Answer>("NotApplied"),
+        onFailure: (error): Effect.Effect<xid.Answer, PgError.PgError> =>
+          ledger.isRefusal(stages.ledger, error)
+            ? Effect.map(kindOf(stages, token), (kind) =>
+                kind === undefined ? "Open" : kind === "commit" ? "Applied" : "NotApplied"
+              )
+            : Effect.fail(error)
+      })
 
 /** What the token's row says; undefined if that can not be read now. */
 export const kindOf = (stages: Stages, token: string): Effect.Effect<ledger.Kind | undefined> =>
@@ -176,12 +293,12 @@ const givenUp = (
   stages: Stages,
   caller: Caller,
   error: PgError.PgError,
-  settlement: PgError.Settlement
+  settlement: PgError.Settlement | undefined
 ): Effect.Effect<never, PgError.PgError> =>
   Effect.suspend(() => {
     stages.recorder.transaction("unknown")
     const concluded = conclude(stages, caller, error, false, 1)
-    return Effect.fail(concluded._tag === "OutcomeUnknownError" ? copy(concluded, { settlement }) : concluded)
+    return Effect.fail(copy(concluded, { settlement }))
   })
 
 const fenced = (caller: Caller) =>

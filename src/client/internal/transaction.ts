@@ -13,7 +13,7 @@ import * as operation from "../../policy/internal/operation.js"
 import { callerOf } from "../Connection.js"
 import type { Options, Transactor } from "../Transaction.js"
 import { beginClaimed, type Claim } from "./claims.js"
-import { outcomeOf, settled } from "./exactlyOnce.js"
+import { type Asked, outcomeOf, settled } from "./exactlyOnce.js"
 import { repeat, tracked } from "./guard.js"
 import { currentLevel, type Held } from "./held.js"
 import { create as createText } from "./ledger.js"
@@ -99,12 +99,21 @@ const makeTransaction =
       if (nested && (options.isolation !== undefined || options.deferrable === true)) {
         return Effect.fail(nestedOptions(caller, options))
       }
-      const once = !nested && options.readOnly !== true && (options.exactlyOnce ?? false) !== false
+      const once = !nested && options.readOnly !== true && options.exactlyOnce
       const attempt = (mode: Mode): Effect.Effect<A, E | PgError.PgError, R> =>
         once
-          ? settled(stages, caller, effect, mode, (body, mode, claim) => inside(body, mode, claim), view)
+          ? settled(
+              stages,
+              caller,
+              effect,
+              once === "xid" ? once : "ledger",
+              mode,
+              inside,
+              asking(stages, attributes),
+              view
+            )
           : inside(effect, mode)
-      const retry = options.retry ?? once
+      const retry = options.retry ?? Boolean(once)
       if (nested || !(retry || once)) return attempt("guarded")
       const repeated = Effect.catchAll(attempt("once"), (first) =>
         repeat(stages, caller, attempt("again"), first, {
@@ -129,6 +138,27 @@ const makeTransaction =
 const onLevel = <A>(stages: Stages, use: (held: Held) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
   Effect.withFiberRuntime((fiber) => use(currentLevel(stages, fiber.currentContext)!))
 
+/** A question, in a transaction that reads only, apart from whatever transaction it is put in. */
+const asking =
+  (stages: Stages, attributes: ReadonlyArray<readonly [string, unknown]>): Asked =>
+  (use) =>
+    Effect.mapError(
+      apart(within(stages, onLevel(stages, use), { readOnly: true }, attributes, "again", (error) => error)),
+      (error) => (PgError.isPgError(error) ? error : PgError.fromSqlError(error))
+    )
+
+/** Not part of whatever transaction the fiber is in: the answer is to stay true without it. */
+const apart = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiberRuntime((fiber) =>
+    Effect.locally(
+      self,
+      FiberRef.currentContext,
+      Context.omit(SqlClient.TransactionConnection)(
+        fiber.currentContext as Context.Context<SqlClient.TransactionConnection>
+      )
+    )
+  )
+
 /** Behind what of a pool's statements wants a transaction. */
 export const makeTransacted =
   (stages: () => Stages, attributes: ReadonlyArray<readonly [string, unknown]>): Stages["transacted"] =>
@@ -152,15 +182,8 @@ export const makeTransactor = (
         Effect.withFiberRuntime((fiber) => {
           const caller = callerOf(fiber)
           const fence = (claim: Claim) =>
-            within(stages, Effect.void, {}, attributes, "again", (error) => error, claim).pipe(
-              // Not part of whatever transaction the question is asked in: the answer is to stay true without it.
-              Effect.mapInputContext((context: Context.Context<never>) =>
-                Context.omit(SqlClient.TransactionConnection)(
-                  context as Context.Context<SqlClient.TransactionConnection>
-                )
-              )
-            )
-          return tracked(stages, outcomeOf(stages, caller, fence, settlement))
+            apart(within(stages, Effect.void, {}, attributes, "again", (error) => error, claim))
+          return tracked(stages, outcomeOf(stages, caller, fence, asking(stages, attributes), settlement))
         }),
         options
       ),

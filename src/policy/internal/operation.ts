@@ -49,7 +49,7 @@ export interface State {
   /** Of these, those that may be made only once. */
   onceOnly: number
   /** Of these, those of which it can be found out later what became of them. */
-  readonly settlements: Set<PgError.Settlement>
+  readonly settlements: Set<() => PgError.Settlement | undefined>
 }
 
 const stateRef = globalValue("effect-pg-resilience/Operation/state", () =>
@@ -93,12 +93,12 @@ const expired = (state: State, limit: number): PgError.PgError => {
   if (state.onceOnly === 0) return timeout
   // Of several writes, what became of one says nothing about the operation.
   const [settlement] = state.onceOnly === 1 ? state.settlements : []
-  return PgError.outcomeUnknown(timeout, settlement)
+  return PgError.outcomeUnknown(timeout, settlement?.())
 }
 
 /** As long as the effect is under way, a deadline that ends it tells how to find out what became of it. */
 export const unsettled =
-  (state: State | undefined, settlement: PgError.Settlement) =>
+  (state: State | undefined, settlement: () => PgError.Settlement | undefined) =>
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.suspend(() => {
       for (let at = state; at !== undefined; at = at.parent) at.settlements.add(settlement)
