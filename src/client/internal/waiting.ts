@@ -104,7 +104,7 @@ export const make = <A extends { readonly release: () => void }, E>(options: Opt
           waiter.resume = resume
           waiters.add(waiter)
           joined()
-          if (waiters.has(waiter)) arm(clock)
+          arm(clock)
         })
         return Effect.onExit(restore(turn), (exit) =>
           Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => forget(waiter))
