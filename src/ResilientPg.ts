@@ -40,7 +40,6 @@ import * as cancel from "./client/internal/cancel.js"
 import * as connector from "./client/internal/connect.js"
 import { currentLevel, Held } from "./client/internal/held.js"
 import { noVerdicts } from "./client/internal/leasing.js"
-import * as ledger from "./client/internal/ledger.js"
 import { makeReserve } from "./client/internal/reserve.js"
 import { query } from "./client/internal/session.js"
 import type { Stages } from "./client/internal/stages.js"
@@ -313,7 +312,7 @@ export const make = (
       serverTimeouts: config.serverTimeouts,
       setLocal,
       live,
-      ledger: ledger.defaults,
+      ledger: config.ledger,
       acknowledged: (token) => sweep.acknowledged(token),
       aside: (sql, params) =>
         Effect.acquireUseRelease(

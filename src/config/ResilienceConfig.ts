@@ -127,6 +127,18 @@ export interface Options extends Omit<PgClientConfig, "password" | "idleTimeout"
         readonly transaction?: Limit | undefined
       }
     | undefined
+  /**
+   * Where transactions that run exactly once leave their tokens, a table that `Transaction.createLedger` creates: names of at
+   * most 57 bytes. `retention`: how long a token is kept that nobody acknowledged, at least 100 of the longest deadline;
+   * `Transaction.outcome` may be asked within half of it. Default `public.effect_pg_ledger`, 7 days.
+   */
+  readonly ledger?:
+    | {
+        readonly schema?: string | undefined
+        readonly table?: string | undefined
+        readonly retention?: Duration.DurationInput | undefined
+      }
+    | undefined
 
   // --- observing --------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { classify, type Facts } from "./classify.js"
 import { copy } from "./internal/build.js"
+import { isInstance } from "./internal/read.js"
 import type { Failure, PgError, Tag } from "./tags.js"
 
 export type { Facts } from "./classify.js"
@@ -61,8 +62,6 @@ export const fromSqlError = (error: SqlError, facts?: Facts): PgError => classif
 /** The error as the `SqlClient` interface wants it: `cause` is the `PgError`, `message` its one line. */
 export const toSqlError = (error: PgError): SqlError => new SqlError({ cause: error, message: error.message })
 
-const isSqlError = (error: unknown): error is SqlError => error instanceof SqlError
-
 /**
  * Puts the `PgError` in the place of every `SqlError` in the failure channel, so that `Effect.catchTag` works on it. All
  * other failures, defects and interruptions stay as they are.
@@ -70,7 +69,7 @@ const isSqlError = (error: unknown): error is SqlError => error instanceof SqlEr
 export const refine = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, Exclude<E, SqlError> | PgError, R> =>
   Effect.mapErrorCause(
     self,
-    Cause.map((error) => (isSqlError(error) ? fromSqlError(error) : (error as Exclude<E, SqlError>)))
+    Cause.map((error) => (isInstance(error, SqlError) ? fromSqlError(error) : (error as Exclude<E, SqlError>)))
   )
 
 /** The same error, as the failure of that operation, after so many attempts, of that outcome. Tag, fields and stack stay. */

@@ -2,11 +2,11 @@
 import { make, outcomeUnknown } from "./internal/build.js"
 import { messageOf } from "./internal/message.js"
 import { speakerOf, withoutData } from "./internal/origin.js"
-import { oneLine, text } from "./internal/read.js"
+import { oneLine, property, text } from "./internal/read.js"
 import { isPgError, type Observed, observe, type Recognised, recognise } from "./internal/recognise.js"
 import { Sanitised } from "./internal/sanitise.js"
 import * as SqlState from "./SqlState.js"
-import type { Failure, Outcome, PgError, Phase } from "./tags.js"
+import type { Failure, Outcome, PgError, Phase, Tag } from "./tags.js"
 
 /** What the caller of the driver knows of the call, and no error says. */
 export interface Facts {
@@ -138,6 +138,8 @@ const endsSession = (sqlState: string, severity: string | undefined): boolean =>
   return severity !== "ERROR" && (lastStates.has(sqlState) || lastStates.has(sqlState.slice(0, 2)))
 }
 
+const isTagged = (error: unknown, tag: Tag): boolean => property(error, "_tag") === tag
+
 /** A pooler closes the connection after these, also when it calls them an ERROR. */
 const poolerCloses = ({ observed, rule }: Recognised): boolean =>
   observed.sqlState?.startsWith("08") === true && SqlState.poolerMessages.includes(rule)
@@ -145,14 +147,16 @@ const poolerCloses = ({ observed, rule }: Recognised): boolean =>
 /**
  * Whether the connection that gave this error is of no more use: the server ended the session, or the socket broke, or the
  * conversation on it is out of step. A server's ERROR never is: the session and its transaction live on, whatever SQLSTATE
- * a function has given it; where that is wrong, the socket's end says so. Never throws.
+ * a function has given it; where that is wrong, the socket's end says so. A pooler's ERROR of class 08 is, because the
+ * pooler hangs up after it. Never throws.
  */
 export const isFatal = (cause: unknown): boolean => {
   const found = recognise(cause)
   if (found === undefined) return false
   if (isPgError(found)) {
-    if (found._tag === "OutcomeUnknownError") return isFatal(found.reason)
-    return found.sqlState === undefined ? found._tag === "ConnectionError" : endsSession(found.sqlState, found.severity)
+    const error = isTagged(found, "OutcomeUnknownError") ? property(found, "reason") : found
+    const sqlState = text(error, "sqlState")
+    return sqlState === undefined ? isTagged(error, "ConnectionError") : endsSession(sqlState, text(error, "severity"))
   }
   const { observed, rule } = found
   if (observed.sqlState !== undefined) {

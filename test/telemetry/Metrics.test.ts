@@ -66,6 +66,7 @@ describe("Metrics", () => {
       ["pgresilience.connection.evicted", "counter", "{connection}"],
       ["pgresilience.outcome.unknown", "counter", "{operation}"],
       ["pgresilience.transactions", "counter", "{transaction}"],
+      ["pgresilience.transaction.settle_time", "histogram", "s"],
       ["pgresilience.cancels", "counter", "{statement}"],
       ["pgresilience.leaks", "counter", "{connection}"]
     ])

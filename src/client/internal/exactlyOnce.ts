@@ -122,6 +122,8 @@ const makeCourse = <A, E, R>(
 /** How an open attempt is settled. */
 interface Way<A, E, R> {
   readonly claim: Claim
+  /** Milliseconds of the caller's clock: afterwards an answer is not to be believed. */
+  readonly askBefore: number
   readonly settlement: () => PgError.Settlement | undefined
   /** Fails with what the transaction fails with when it was not applied. */
   readonly question: (asking: Open<A>) => Effect.Effect<Verdict<A>, E | PgError.PgError, R>
@@ -143,6 +145,7 @@ const byLedger = <A, E, R>(
   })
   return {
     claim,
+    askBefore: DateTime.toEpochMillis(askBefore),
     settlement: () => ({ mode: "ledger", token, askBefore }),
     question: () =>
       Effect.matchEffect(run("again", { ...claim, first: false }), {
@@ -161,6 +164,7 @@ const byLedger = <A, E, R>(
 const byXid = <A, E, R>(caller: Caller, { close }: Course<A, E, R>, asked: Asked): Way<A, E, R> => {
   let facts: xid.Facts | undefined
   return {
+    askBefore: Number.POSITIVE_INFINITY,
     claim: {
       kind: "xid",
       onFacts: (told) => {
@@ -201,7 +205,10 @@ export const settled = <A, E, R>(
     const deadline = caller.operation?.deadline ?? Number.POSITIVE_INFINITY
     const settle = (first: Open<A>) =>
       Effect.gen(function* () {
-        const limit = deadline === Number.POSITIVE_INFINITY ? clock.unsafeCurrentTimeMillis() + settleLimit : deadline
+        const limit = Math.min(
+          deadline === Number.POSITIVE_INFINITY ? clock.unsafeCurrentTimeMillis() + settleLimit : deadline,
+          way.askBefore
+        )
         let asking = first
         for (let asked = 0; ; asked++) {
           const delay = yield* delayOf(asked)

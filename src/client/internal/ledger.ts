@@ -15,12 +15,6 @@ export interface Ledger {
   readonly retention: number
 }
 
-export const defaults: Ledger = {
-  schema: "public",
-  table: "effect_pg_ledger",
-  retention: 7 * 24 * 60 * 60 * 1000
-}
-
 /** `commit`: the transaction was applied. `fence`: somebody asked first, was told that it was not, and so it never will be. */
 export type Kind = "commit" | "fence"
 

@@ -39,9 +39,13 @@ export const make = (
     return Effect.zipRight(execute(ledger.forget(options), [some]), flush)
   }).pipe(Effect.ignore)
 
-  const expire: Effect.Effect<void> = execute(ledger.expire(options), [options.retention, batch]).pipe(
-    Effect.flatMap((deleted) => (deleted < batch ? Effect.void : expire)),
-    Effect.ignore
+  const inBatches = (sql: string, params: ReadonlyArray<unknown>): Effect.Effect<void> =>
+    Effect.flatMap(execute(sql, [...params, batch]), (deleted) =>
+      deleted < batch ? Effect.void : inBatches(sql, params)
+    ).pipe(Effect.ignore)
+  const expire = Effect.zipRight(
+    inBatches(ledger.expire(options), [options.retention]),
+    inBatches(ledger.expireKeys(options), [])
   )
 
   return {

@@ -40,7 +40,8 @@ export const defaults = {
   breaker: CircuitBreaker.defaults,
   autoRetryReads: true,
   /** In milliseconds, as `Operation` has them. */
-  timeouts: Operation.defaultLimits
+  timeouts: Operation.defaultLimits,
+  ledger: { schema: "public", table: "effect_pg_ledger", retention: "7 days" }
 } as const
 
 /** A limit in time: 1 ms or more, and `"infinity"` for none. */
@@ -76,6 +77,21 @@ const parameters: validate.Rule<{ readonly [name: string]: string }> = (value, f
   })
   return faults.length === 0 ? Either.right(value as { readonly [name: string]: string }) : Either.left(faults)
 }
+
+/** Bytes of a name that PostgreSQL keeps (`NAMEDATALEN` - 1), less those that names made of it have more, as `_token`. */
+const maxName = 63 - 6
+
+const ledgerName = validate.refined(
+  `a name of 1 to ${maxName} bytes`,
+  (value): value is string =>
+    Predicate.isString(value) && value !== "" && !value.includes("\0") && Buffer.byteLength(value) <= maxName
+)
+
+/** Milliseconds. */
+const century = 100 * 365 * 24 * 60 * 60 * 1000
+
+/** How many of the longest deadlines a token must be remembered: nobody may come back later and find it forgotten. */
+const deadlinesKept = 100
 
 const record = validate.refined("a record", Predicate.isRecord)
 
@@ -152,6 +168,17 @@ export const rules = {
       { exact: true }
     )
   ),
+  ledger: validate.defaulted(
+    validate.struct(
+      {
+        schema: validate.defaulted(ledgerName, defaults.ledger.schema),
+        table: validate.defaulted(ledgerName, defaults.ledger.table),
+        retention: validate.defaulted(validate.duration({ max: century }), defaults.ledger.retention)
+      },
+      { exact: true }
+    ),
+    defaults.ledger
+  ),
   retry: validate.orFalse(retryPolicy),
   breaker: validate.orFalse(checked<CircuitBreaker.Options>(breakerOptions.rule)),
   retryBudget: validate.orFalse(checked<RetryBudget.Options>(budgetOptions.rule)),
@@ -171,8 +198,22 @@ export const rules = {
   )
 }
 
-/** Fields that the names do not say: the pool's minimum is at most its maximum. */
-export const relation: validate.Relation<typeof rules> = ({ maxConnections, minConnections }) =>
-  minConnections !== undefined && maxConnections !== undefined && minConnections > maxConnections
-    ? [validate.fault("minConnections", minConnections, `at most maxConnections, ${maxConnections}`)]
-    : []
+/** The pool's minimum is at most its maximum, and the ledger remembers for longer than anybody works. */
+export const relation: validate.Relation<typeof rules> = ({ ledger, maxConnections, minConnections, timeouts }) => {
+  const longest = Math.max(...Object.values(timeouts === false ? {} : (timeouts ?? {})).filter(Number.isFinite), 0)
+  const kept = deadlinesKept * longest
+  return [
+    ...(minConnections !== undefined && maxConnections !== undefined && minConnections > maxConnections
+      ? [validate.fault("minConnections", minConnections, `at most maxConnections, ${maxConnections}`)]
+      : []),
+    ...(ledger !== undefined && ledger.retention < kept
+      ? [
+          validate.fault(
+            "ledger.retention",
+            ledger.retention,
+            `${kept} ms or more: ${deadlinesKept} of the longest deadline`
+          )
+        ]
+      : [])
+  ]
+}

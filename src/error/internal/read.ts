@@ -24,7 +24,7 @@ export const text = (value: unknown, key: string): string | undefined => {
 export const list = (value: unknown, key: string, max: number): ReadonlyArray<unknown> =>
   quietly(() => {
     const found = property(value, key)
-    return Array.isArray(found) ? Array.prototype.slice.call(found, 0, max) : []
+    return Array.isArray(found) ? Array.from({ length: Math.min(found.length, max) }, (_, i) => found[i]) : []
   }) ?? []
 
 /** `instanceof` for values whose prototype may not be asked for. */

@@ -88,7 +88,8 @@ export const recognise = (value: unknown): PgError | Recognised | undefined => {
     const rule = isInstance(error, SqlError) ? undefined : ruleOf(observed)
     if (rule && observed.sqlState !== undefined) return { rule, observed }
     const parts = list(error, "errors", maxVisits).flatMap((part) => visit(part) ?? [])
-    const part = parts.find((found) => (isPgError(found) ? found.transient : found.rule.transient)) ?? parts[0]
+    const part =
+      parts.find((found) => property(isPgError(found) ? found : found.rule, "transient") === true) ?? parts[0]
     return part ?? (rule ? { rule, observed } : visit(property(error, "cause")))
   }
   return visit(value)
