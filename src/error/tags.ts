@@ -40,7 +40,10 @@ export type Settlement =
 
 /** What every error carries. */
 export interface Failure {
-  /** One line, at most 400 characters: what happened, to what, and what to do. Holds no parameter value. */
+  /**
+   * One line, at most 400 characters: what happened, to what, and what to do. Holds no parameter value, unless
+   * `exposeServerDetail` shows the server's own words.
+   */
   readonly message: string
   readonly phase: Phase
   readonly outcome: Outcome
@@ -77,8 +80,8 @@ export interface Failure {
   /** The server's own context, only with `exposeServerDetail: true`: it quotes statements and values. */
   readonly where?: string | undefined
   /**
-   * A sanitised copy of the driver's error (no message, detail, hint or context of the server), or the `PgError` that led
-   * here. The driver's error itself with `exposeServerDetail: true`.
+   * A sanitised copy of the driver's error (no message, detail, hint or context of the server, and no name that is not its
+   * own word), or the `PgError` that led here. The driver's error itself with `exposeServerDetail: true`.
    */
   readonly cause?: unknown
 }

@@ -135,6 +135,15 @@ describe("refine", () => {
       assert.strictEqual(yield* Effect.flip(PgError.refine(Effect.fail(mismatch))), mismatch)
       const notFound = new NotFound({ id: 1 })
       assert.strictEqual(yield* Effect.flip(PgError.refine(Effect.fail(notFound))), notFound)
+      const closed = new Proxy(
+        {},
+        {
+          getPrototypeOf: () => {
+            throw new Error("no")
+          }
+        }
+      )
+      assert.strictEqual(yield* Effect.flip(PgError.refine(Effect.fail(closed))), closed)
       const ref = FiberRef.unsafeMake(0)
       assert.strictEqual(yield* PgError.refine(Effect.as(FiberRef.set(ref, 1), "ok")), "ok")
       assert.strictEqual(yield* FiberRef.get(ref), 1)

@@ -1,6 +1,7 @@
 import { FastCheck as fc } from "effect"
 import { DatabaseError } from "pg"
 import type { Facts } from "../../src/error/classify.js"
+import * as PgError from "../../src/error/PgError.js"
 import type { Outcome, Phase } from "../../src/error/tags.js"
 
 /** The fields of a server's answer, as the driver has them. */
@@ -29,6 +30,14 @@ export const answer = ({ message = "something the server says", ...fields }: Ans
 /** An error of Node with a code. */
 export const systemError = (code: string, message = `connect ${code}`, fields: object = {}): Error =>
   Object.assign(new Error(message), { code, syscall: "connect" }, fields)
+
+const lost: PgError.Failure = {
+  message: "lost",
+  phase: "Execute",
+  outcome: "NotApplied",
+  transient: true,
+  attempts: 1
+}
 
 /** Values that punish whoever touches them without care. */
 export const hostile: ReadonlyArray<readonly [name: string, make: () => unknown]> = [
@@ -125,6 +134,35 @@ export const hostile: ReadonlyArray<readonly [name: string, make: () => unknown]
     }
   ],
   ["a sparse array of 4 billion parts", () => Object.assign(new Error("x"), { errors: new Array(4_294_967_295) })],
+  [
+    "parts in an array that makes something else of its copies",
+    () => {
+      class Odd extends Array {
+        static override get [Symbol.species]() {
+          return Object as unknown as ArrayConstructor
+        }
+      }
+      return Object.assign(new Error("x"), { errors: new Odd(3) })
+    }
+  ],
+  [
+    "an error of unknown outcome that is its own reason",
+    () => {
+      const error = PgError.outcomeUnknown(new PgError.ConnectionError(lost))
+      return Object.assign(error, { reason: error })
+    }
+  ],
+  [
+    "one of our errors that can be told, but not read",
+    () => {
+      const error = new PgError.ConnectionError(lost)
+      const get = (_: unknown, key: PropertyKey): unknown => {
+        if (key === PgError.TypeId || key === "_tag" || key === "message") return Reflect.get(error, key)
+        throw new Error("no")
+      }
+      return Object.assign(new Error(""), { errors: [new Proxy(error, { get })] })
+    }
+  ],
   ["a message of a million lines", () => answer({ code: "57P01", message: "\n".repeat(1_000_000) })],
   ["names of the wrong types", () => ({ code: 5, severity: {}, message: [], constraint: Symbol("c"), stack: 7n })]
 ]

@@ -23,6 +23,8 @@ const verdict = (cause: unknown, known?: Facts) => {
 /** A SQLSTATE that the row of the table is for. */
 const sqlStateOf = (match: string) => match.slice(0, 5).split("+")[0]!.padEnd(5, "0")
 
+const predicates = [isFatal, isFinalAnswer, isStaleStatement, isUnsupportedStartupParameter]
+
 const assertSound = (error: PgError.PgError) => {
   assert.isTrue(PgError.isPgError(error))
   assert.property(PgError.retrySafety, error._tag)
@@ -38,9 +40,7 @@ describe("classify", () => {
       fc.property(thrown, facts, (make, known) => {
         const cause = make()
         assertSound(classify(cause, known))
-        for (const predicate of [isFatal, isFinalAnswer, isStaleStatement, isUnsupportedStartupParameter]) {
-          assert.isBoolean(predicate(cause))
-        }
+        for (const predicate of predicates) assert.isBoolean(predicate(cause))
       }),
       { numRuns: 1_000 }
     )
@@ -49,6 +49,7 @@ describe("classify", () => {
   it.each(hostile)("survives %s", (_, make) => {
     assertSound(classify(make()))
     assertSound(classify(make(), { exposeServerDetail: true }))
+    for (const predicate of predicates) assert.isBoolean(predicate(make()))
   })
 
   it("decides by SQLSTATE whatever else the answer holds", () => {
