@@ -61,7 +61,11 @@ const tags: { readonly [Tag in PgError.Tag]: Row } = {
   ],
   OutcomeUnknownError: ["the work may or may not have been applied; `reason` is what led there", "`Unknown`", never],
   InvalidOptionsError: ["options out of range; `faults` names them all", "`NotApplied`, nothing sent", never],
-  IdempotencyKeyReusedError: ["reserved for idempotency keys; nothing raises it yet", answered, never],
+  IdempotencyKeyReusedError: [
+    "`Transaction.once`: the key was used before for work with another fingerprint",
+    answered,
+    never
+  ],
   UnknownError: ["everything else, SQLSTATEs that the table does not list included", lost, never]
 }
 
