@@ -93,7 +93,8 @@ export const check = (history: History, final: Final, { realTime = false }: Opti
   Lists.check(findings, final, graph)
   Registers.check(findings, final, graph)
   if (realTime) addRealTime(history, graph)
-  for (const cycle of Cycles.find(graph)) {
+  // What was done twice has two places in the order: it is reported as that, and not as every cycle that it closes.
+  for (const cycle of Cycles.find(graph, findings.isDoubled)) {
     if (forbidden[history.isolation].has(cycle.kind)) findings.add(cycle.kind, words(cycle, history))
   }
   const told = (told: Told) => findings.count((transaction) => transaction.told === told)

@@ -92,8 +92,8 @@ const wayWithin = ({ bit, edges, from, nodes, starts, to }: Adjacency) => {
  * A cycle for every group of transactions that depend on one another, and one of each kind where there are several; those
  * that only real time closes are looked for when there are no others. Time and memory grow with the edges.
  */
-export const find = (graph: Graph): ReadonlyArray<Cycle> => {
-  const adjacency = graph.adjacency()
+export const find = (graph: Graph, leftOut: (node: number) => boolean): ReadonlyArray<Cycle> => {
+  const adjacency = graph.adjacency(leftOut)
   const { bit, edges, starts, to } = adjacency
   const way = wayWithin(adjacency)
   /** A cycle through one edge of a dependency, the rest of it within a mask. */

@@ -37,6 +37,8 @@ export interface Findings {
   readonly add: (kind: Kind, message: string) => void
   /** How often one write of a transaction, by its place in the history, is stored. */
   readonly stored: (place: number, times: number, what: () => string) => void
+  /** Whether a write of the transaction at that place is stored more than once. */
+  readonly isDoubled: (place: number) => boolean
   /** How many transactions of this kind there are by what is stored of them. A doubled one is present, too. */
   readonly count: (predicate: (transaction: Recorded) => boolean) => {
     readonly present: number
@@ -77,6 +79,7 @@ export const make = (history: History): Findings => {
         )
       }
     },
+    isDoubled: (place) => (marks[place]! & doubled) !== 0,
     count: (predicate) => {
       const counts = { present: 0, absent: 0, doubled: 0, open: 0 }
       transactions.forEach((transaction, place) => {

@@ -61,15 +61,15 @@ export class Graph {
     }
   }
 
-  adjacency(): Adjacency {
+  /** Without the edges from and to the nodes that are left out. */
+  adjacency(leftOut: (node: number) => boolean): Adjacency {
+    const kept = this.#from.flatMap((from, edge) => (leftOut(from) || leftOut(this.#to[edge]!) ? [] : [edge]))
     const starts = new Int32Array(this.#nodes + 1)
-    for (const from of this.#from) starts[from + 1]!++
+    for (const edge of kept) starts[this.#from[edge]! + 1]!++
     for (let n = 0; n < this.#nodes; n++) starts[n + 1]! += starts[n]!
     const next = starts.slice()
-    const edges = new Int32Array(this.#from.length)
-    this.#from.forEach((from, edge) => {
-      edges[next[from]!++] = edge
-    })
+    const edges = new Int32Array(kept.length)
+    for (const edge of kept) edges[next[this.#from[edge]!]!++] = edge
     return { nodes: this.#nodes, starts, edges, from: this.#from, to: this.#to, bit: this.#bit }
   }
 }
