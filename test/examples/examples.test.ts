@@ -49,6 +49,13 @@ describe("examples", () => {
     })
   )
 
+  it.live("exactly-once pays once, whatever becomes of the answers", () =>
+    Effect.map(output("exactly-once"), (written) => {
+      assert.match(written, /plain: OutcomeUnknownError, 1 payment stored[\s\S]*exactly once: payment 2 of 2/)
+      assert.match(written, /once: payment 3, again 3, 3 stored[\s\S]*for other work: IdempotencyKeyReusedError/)
+    })
+  )
+
   it.live("custom-policy forces the breaker and sets a limit of the server", () =>
     Effect.map(output("custom-policy"), (written) => {
       assert.match(written, /CircuitOpenError[\s\S]*lock_timeout is 1s[\s\S]*of at most 4 connections idle/)
