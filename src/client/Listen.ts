@@ -14,7 +14,8 @@ import * as Stream from "effect/Stream"
 import * as Pg from "pg"
 import { classify } from "../error/classify.js"
 import * as PgError from "../error/PgError.js"
-import { query, Request, type Session, terminated } from "./internal/session.js"
+import { Request } from "./internal/request.js"
+import { query, type Session, terminated } from "./internal/session.js"
 
 /** What a channel tells. */
 export type Event = Data.TaggedEnum<{

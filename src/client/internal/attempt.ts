@@ -8,7 +8,8 @@ import { classify, isFinalAnswer } from "../../error/classify.js"
 import { outcomeOf } from "../../error/outcome.js"
 import * as PgError from "../../error/PgError.js"
 import * as operation from "../../policy/internal/operation.js"
-import type { Reply, Request, Session, Slot } from "./session.js"
+import type { Request } from "./request.js"
+import type { Reply, Session, Slot } from "./session.js"
 import type { Caller, Stages } from "./stages.js"
 
 /** What decides how a failure of a statement is to be read. */

@@ -17,7 +17,8 @@ import { isIP } from "node:net"
 import * as Effect from "effect/Effect"
 import * as Pg from "pg"
 import { patience } from "./patience.js"
-import { Request, type Session, type Slot, terminated } from "./session.js"
+import { Request } from "./request.js"
+import { type Session, type Slot, terminated } from "./session.js"
 
 /** How the settling ended. `Silent`: the server did not answer, so it may be gone. */
 export type Settled = "Ended" | "Cancelled" | "Silent"

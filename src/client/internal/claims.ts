@@ -13,7 +13,7 @@ import type { Options } from "../Transaction.js"
 import type { Held } from "./held.js"
 import * as ledger from "./ledger.js"
 import { abandon, begin, control, type Mode } from "./levels.js"
-import { Request } from "./session.js"
+import { Request } from "./request.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 import * as xid from "./xid.js"
 

@@ -14,7 +14,8 @@ import type * as PgError from "../../error/PgError.js"
 import type { Environment, EvictionReason, Lease, Options } from "../Pool.js"
 import type { Absence } from "./absence.js"
 import { patience } from "./patience.js"
-import { Request, type Session, terminated } from "./session.js"
+import { Request } from "./request.js"
+import { type Session, terminated } from "./session.js"
 import type { Waiting } from "./waiting.js"
 
 interface Entry {

@@ -23,7 +23,8 @@ import type { Lease } from "../Pool.js"
 import { queryCanceled, send, type Work } from "./attempt.js"
 import { conclude, note } from "./guard.js"
 import { hooks, type Verdicts } from "./leasing.js"
-import { CloseCursor, Cursor, type Reply, Request } from "./session.js"
+import { CloseCursor, Cursor, Request } from "./request.js"
+import type { Reply } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 
 /** Rows of a stream that are fetched at a time, as in `@effect/sql-pg`. */

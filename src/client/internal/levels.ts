@@ -13,7 +13,8 @@ import { send, type Work } from "./attempt.js"
 import { admitted, conclude, guard, type Permit } from "./guard.js"
 import { Held } from "./held.js"
 import { acquired, hooks } from "./leasing.js"
-import { type Reply, Request, terminated } from "./session.js"
+import { Request } from "./request.js"
+import { type Reply, terminated } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 
 /** A typed failure's ROLLBACK is waited for this long, milliseconds of the live clock; then the connection goes. */

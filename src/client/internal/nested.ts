@@ -10,7 +10,8 @@ import { send } from "./attempt.js"
 import { Held } from "./held.js"
 import { hooks } from "./leasing.js"
 import { aborted, control, rolledBack } from "./levels.js"
-import { type Reply, Request } from "./session.js"
+import { Request } from "./request.js"
+import type { Reply } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 
 let savepoints = 0

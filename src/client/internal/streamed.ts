@@ -12,7 +12,8 @@ import { callerOf } from "../Connection.js"
 import type { Lease } from "../Pool.js"
 import { Held } from "./held.js"
 import { begin, commit, control } from "./levels.js"
-import { type Reply, Request, terminated } from "./session.js"
+import { Request } from "./request.js"
+import { type Reply, terminated } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 
 /** The COMMIT that a stream leaves behind is waited for this long, milliseconds of the live clock; then the connection goes. */

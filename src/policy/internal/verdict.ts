@@ -7,6 +7,7 @@ import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import { isInstance } from "../../error/internal/read.js"
 import * as PgError from "../../error/PgError.js"
 
 /** `Neutral` counts neither for nor against; `Failure` keeps the tag that was counted. */
@@ -91,7 +92,7 @@ export const ofExit = (exit: Exit.Exit<unknown, unknown>, answered: boolean): Ve
   return Option.match(Cause.failureOption(exit.cause), {
     onNone: () => neutral,
     onSome: (error) => {
-      const judged = error instanceof SqlError ? PgError.fromSqlError(error) : error
+      const judged = isInstance(error, SqlError) ? PgError.fromSqlError(error) : error
       return PgError.isPgError(judged) ? ofError(judged, answered) : success
     }
   })

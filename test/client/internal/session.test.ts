@@ -1,7 +1,8 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
-import { open, query, Request } from "../../../src/client/internal/session.js"
+import { Request } from "../../../src/client/internal/request.js"
+import { open, query } from "../../../src/client/internal/session.js"
 import * as TestPg from "../../support/TestPg.js"
 
 const session = Effect.acquireRelease(
