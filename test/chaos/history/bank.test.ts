@@ -13,6 +13,13 @@ const world = Layer.provideMerge(FaultProxy.layerEmbedded, TestPg.layer)
 /** Faults without end are no reason here to leave the server alone. */
 const untiring = { breaker: { failureThreshold: "infinity" } } as const
 
+/** Each side of the moment in which a COMMIT takes effect. */
+const atCommit: ReadonlyArray<Faults.Fault> = [
+  Faults.Fault.CommitCut({ when: "before", ending: "reset", times: 5 }),
+  Faults.Fault.CommitCut({ when: "after", ending: "close", times: 5 }),
+  Faults.Fault.CommitReplyLost({ ending: "reset", times: 5 })
+]
+
 /** One of each kind. */
 const oneOfEach: ReadonlyArray<Faults.Fault> = [
   Faults.Fault.CommitCut({ when: "before", ending: "close", times: 3 }),
@@ -48,7 +55,7 @@ layer(Layer.merge(world, Logger.minimumLogLevel(LogLevel.None)), { excludeTestSe
         const options = {
           seed,
           how: Hows.resilient("Transaction.run", "read committed", {}, untiring),
-          schedule: Faults.schedule(seed, Faults.commitCuts),
+          faults: (n: number) => ({ fault: atCommit[n % atCommit.length]!, after: 5 }),
           until: (transactions: number, { commitCuts }: Faults.Tally) => transactions >= 300 && commitCuts >= 50,
           limit
         }
@@ -67,7 +74,7 @@ layer(Layer.merge(world, Logger.minimumLogLevel(LogLevel.None)), { excludeTestSe
         const options = {
           seed,
           how: Hows.resilient("Transaction.run with retry", "serializable", { retry: true }, untiring),
-          schedule: (n: number) => ({ fault: all[n % all.length]!, after: 10 }),
+          faults: (n: number) => ({ fault: all[n % all.length]!, after: 10 }),
           until: (_: number, { faults }: Faults.Tally) => faults.size === kinds.size,
           limit
         }
@@ -82,7 +89,7 @@ layer(Layer.merge(world, Logger.minimumLogLevel(LogLevel.None)), { excludeTestSe
         const options = {
           seed,
           how: Hows.bare("read committed"),
-          schedule: Faults.schedule(seed, Faults.lostReplies),
+          faults: Faults.seeded(seed, Faults.lostReplies),
           until: (_: number, { commitCuts }: Faults.Tally) => commitCuts >= 20,
           limit
         }

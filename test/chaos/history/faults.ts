@@ -1,5 +1,5 @@
 /** Faults by a seed: what happens, and after how many transactions, as data; and how each of them is inflicted. */
-import { Data, Effect, Schedule as Every } from "effect"
+import { Data, Effect, Schedule } from "effect"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as Seeds from "../seeds.js"
 
@@ -28,7 +28,7 @@ export const Fault = Data.taggedEnum<Fault>()
 
 export type Weights = { readonly [tag in Fault["_tag"]]: number }
 
-const none: Weights = {
+const zero: Weights = {
   CommitCut: 0,
   CommitReplyLost: 0,
   CommitUnanswered: 0,
@@ -42,10 +42,10 @@ const none: Weights = {
 }
 
 /** Connections lost around COMMIT, and nothing else. */
-export const commitCuts: Weights = { ...none, CommitCut: 2, CommitReplyLost: 1 }
+export const commitCuts: Weights = { ...zero, CommitCut: 2, CommitReplyLost: 1 }
 
 /** Replies of COMMIT lost, and nothing else. */
-export const lostReplies: Weights = { ...none, CommitReplyLost: 1 }
+export const lostReplies: Weights = { ...zero, CommitReplyLost: 1 }
 
 /** Everything; COMMITs most of all, as they are what is at stake. */
 export const everything: Weights = {
@@ -68,11 +68,11 @@ export interface Planned {
 }
 
 /** Faults by their number, from 0 on, without end. */
-export type Schedule = (n: number) => Planned
+export type Sequence = (n: number) => Planned
 
 /** Faults by a seed, at most `gap` transactions apart. */
-export const schedule =
-  (seed: number, weights: Weights, gap = 15): Schedule =>
+export const seeded =
+  (seed: number, weights: Weights, gap = 15): Sequence =>
   (n) => {
     const random = Seeds.random(seed, -3, n)
     const ending = () => random.pick({ reset: 1, close: 1 })
@@ -93,6 +93,9 @@ export const schedule =
     }
     return { fault: make[random.pick(weights)](), after: random.integer(0, gap) }
   }
+
+/** Nothing at all. */
+export const none: Sequence = () => ({ fault: Fault.Terminate({ victim: 0 }), after: Infinity })
 
 /** What has really happened so far. */
 export interface Tally {
@@ -115,7 +118,7 @@ const backLimit = "60 seconds"
 
 /** Again and again until it succeeds. */
 const soon = <A, E, R>(self: Effect.Effect<A, E, R>) =>
-  self.pipe(Effect.retry(Every.spaced("20 millis")), Effect.timeout(backLimit))
+  self.pipe(Effect.retry(Schedule.spaced("20 millis")), Effect.timeout(backLimit))
 
 /** One fault on one database, from its beginning until the server answers again. */
 export const inflict = (fault: Fault, database: string, tally: Tally) =>
@@ -185,7 +188,7 @@ export const heal = Effect.gen(function* () {
 })
 
 export interface Options {
-  readonly schedule: Schedule
+  readonly faults: Sequence
   /** The database whose backends are taken away. */
   readonly database: string
   /** How many transactions have ended so far. */
@@ -194,12 +197,12 @@ export interface Options {
 }
 
 /** One fault after the other, for ever. Interrupted, it leaves neither a stopped server nor a black hole. */
-export const run = ({ database, ended, onFault = () => {}, schedule }: Options, tally: Tally) =>
+export const run = ({ database, ended, faults, onFault = () => {} }: Options, tally: Tally) =>
   Effect.gen(function* () {
     for (let n = 0; ; n++) {
-      const { after, fault } = schedule(n)
+      const { after, fault } = faults(n)
       const at = ended() + after
-      yield* Effect.repeat(Effect.sync(ended), { until: (n) => n >= at, schedule: Every.spaced("2 millis") })
+      yield* Effect.repeat(Effect.sync(ended), { until: (n) => n >= at, schedule: Schedule.spaced("2 millis") })
       onFault(fault)
       yield* inflict(fault, database, tally)
     }

@@ -11,6 +11,8 @@ export interface How<R> {
   readonly name: string
   readonly isolation: Isolation
   readonly run: <A, E, R1>(effect: Effect.Effect<A, E, R1>) => Effect.Effect<A, unknown, R | R1>
+  /** Before the work, on the client: tables that this way needs. */
+  readonly prepare?: Effect.Effect<unknown, unknown, R> | undefined
   readonly client: (url: Redacted.Redacted) => Layer.Layer<R, unknown>
 }
 

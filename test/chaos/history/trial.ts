@@ -18,7 +18,7 @@ export interface Options<R> {
   /** Default all of them. */
   readonly kinds?: ReadonlyArray<Plan.Kind> | undefined
   readonly shape?: Partial<Plan.Shape> | undefined
-  readonly schedule: Faults.Schedule
+  readonly faults: Faults.Sequence
   /** Whether there have been enough of both; asked before each transaction. */
   readonly until: (transactions: number, tally: Faults.Tally) => boolean
   /** Milliseconds after which it ends although there were not; that is then a violation. */
@@ -44,7 +44,7 @@ export const figures = <R>({ how }: Options<R>, { elapsed, report, tally }: Tria
 /** On a database and a network of its own. */
 export const run = <R>(options: Options<R | SqlClient.SqlClient>) =>
   Effect.gen(function* () {
-    const { how, limit, onProgress = () => {}, schedule, seed, until } = options
+    const { faults, how, limit, onProgress = () => {}, seed, until } = options
     const shape: Plan.Shape = { ...Plan.defaults, ...options.shape, seed }
     const database = yield* TestPg.database
     yield* Tables.create(database, shape)
@@ -61,9 +61,10 @@ export const run = <R>(options: Options<R | SqlClient.SqlClient>) =>
     const workload = { shape, kinds: options.kinds ?? Plan.kinds, how, going }
     const ended = () => book.transactions.length
     yield* Effect.gen(function* () {
+      if (how.prepare) yield* how.prepare
       yield* Effect.raceFirst(
         Workloads.run(workload, book),
-        Faults.run({ schedule, database: database.name, ended }, tally)
+        Faults.run({ faults, database: database.name, ended }, tally)
       )
       yield* Faults.heal
     }).pipe(Effect.provide(how.client(proxy.url(database.url))))
