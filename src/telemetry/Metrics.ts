@@ -14,6 +14,7 @@ import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricKey from "effect/MetricKey"
 import type * as MetricKeyType from "effect/MetricKeyType"
 import * as MetricLabel from "effect/MetricLabel"
+import type { TransactionOutcome } from "../client/internal/stages.js"
 import type { EvictionReason } from "../client/Pool.js"
 import type * as PgError from "../error/tags.js"
 import type * as CircuitBreaker from "../policy/CircuitBreaker.js"
@@ -110,18 +111,7 @@ export const metrics = {
 /** `error.type` of an attempt: a tag of `PgError`, or `Interrupted` when its caller went away. */
 export type ErrorType = PgError.Tag | "Interrupted"
 
-/**
- * How a transaction ended; `repeated` when it was rolled back to be run again. `settledCommitted` and `settledAborted`: what
- * was found out about a COMMIT whose answer got lost, of a transaction that is to happen exactly once.
- */
-export type TransactionOutcome =
-  | "committed"
-  | "rolledBack"
-  | "aborted"
-  | "unknown"
-  | "repeated"
-  | "settledCommitted"
-  | "settledAborted"
+export type { TransactionOutcome }
 
 /** An abandoned statement ended by itself, was cancelled, or nothing was heard of it any more. */
 export type CancelResult = "Ended" | "Cancelled" | "Silent"

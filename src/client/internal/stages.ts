@@ -10,11 +10,23 @@ import type * as CircuitBreaker from "../../policy/CircuitBreaker.js"
 import type { State as Operation } from "../../policy/internal/operation.js"
 import type * as RetryBudget from "../../policy/RetryBudget.js"
 import type * as RetryPolicy from "../../policy/RetryPolicy.js"
-import type { TransactionOutcome } from "../../telemetry/Metrics.js"
 import type * as Pool from "../Pool.js"
 import type { Options } from "../Transaction.js"
 import type { Held } from "./held.js"
 import type { Ledger } from "./ledger.js"
+
+/**
+ * How a transaction ended; `repeated` when it was rolled back to be run again. `settledCommitted` and `settledAborted`: what
+ * was found out about a COMMIT whose answer got lost, of a transaction that is to happen exactly once.
+ */
+export type TransactionOutcome =
+  | "committed"
+  | "rolledBack"
+  | "aborted"
+  | "unknown"
+  | "repeated"
+  | "settledCommitted"
+  | "settledAborted"
 
 /** Told of everything, synchronously; asks nothing. */
 export interface Recorder {
