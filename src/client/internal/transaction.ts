@@ -114,10 +114,14 @@ const makeTransaction =
               view
             )
           : inside(effect, mode)
+      const again = Effect.suspend(() => {
+        stages.recorder.transaction("repeated")
+        return attempt("again")
+      })
       const retry = options.retry ?? Boolean(once)
       if (nested || !(retry || once)) return attempt("guarded")
       const repeated = Effect.catchAll(attempt("once"), (first) =>
-        repeat(stages, caller, attempt("again"), first, {
+        repeat(stages, caller, again, first, {
           // Without `retry` it is tried again to begin, as always; with a token of its own each time.
           view: (error) => {
             const seen = view(error)
