@@ -1,6 +1,6 @@
 /** The counter of transactions, as a layer moves it. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Metric, type MetricState, Option, Ref } from "effect"
+import { Effect, Metric, type MetricState, Ref } from "effect"
 import { Transaction } from "effect-pg-resilience"
 import { clientOf } from "../client/support.js"
 import * as TestPg from "../support/TestPg.js"
@@ -24,22 +24,17 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("The c
       const poolName = "counted transactions"
       const { context, sql } = yield* clientOf({ poolName })
       const runs = yield* Ref.make(0)
-      yield* Transaction.run(sql`SELECT 1`)
-        .pipe(
-          Effect.zipRight(Effect.option(Transaction.run(Effect.fail("mine")))),
-          // The program goes on after a failure: COMMIT is answered with ROLLBACK.
-          Effect.zipRight(Effect.option(Transaction.run(Effect.ignore(sql`SELECT 1 / 0`)))),
-          Effect.zipRight(
-            Transaction.run(
-              Effect.flatMap(
-                Ref.updateAndGet(runs, (n) => n + 1),
-                (n) => (n < 3 ? sql`DO $$ BEGIN RAISE serialization_failure; END $$` : Effect.succeed(Option.none()))
-              ),
-              { retry: true }
-            )
-          )
-        )
-        .pipe(Effect.provide(context))
+      const conflict = Effect.gen(function* () {
+        if ((yield* Ref.updateAndGet(runs, (n) => n + 1)) < 3)
+          yield* sql`DO $$ BEGIN RAISE serialization_failure; END $$`
+      })
+      yield* Effect.gen(function* () {
+        yield* Transaction.run(sql`SELECT 1`)
+        yield* Effect.flip(Transaction.run(Effect.fail("mine")))
+        // The program goes on after a failure: COMMIT is answered with ROLLBACK.
+        yield* Effect.flip(Transaction.run(Effect.ignore(sql`SELECT 1 / 0`)))
+        yield* Transaction.run(conflict, { retry: true })
+      }).pipe(Effect.provide(context))
       assert.deepStrictEqual(yield* outcomes(poolName), { committed: 2, rolledBack: 3, aborted: 1, repeated: 2 })
     })
   )
