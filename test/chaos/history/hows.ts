@@ -34,6 +34,23 @@ export const resilient = (
   client: (url) => ResilientPg.layer({ url, retry: RetryPolicy.make(RetryPolicy.whileUnavailable(quick)), ...layer })
 })
 
+/**
+ * `Transaction.run` with `exactlyOnce`, whatever the server does within a minute, and repeated as far as that is safe.
+ * Faults without end are no reason here to leave the server alone.
+ */
+export const exactlyOnce = (
+  mode: "ledger" | "xid",
+  isolation: Isolation
+): How<SqlClient.SqlClient | Transaction.Transactor> => ({
+  ...resilient(
+    `exactlyOnce: "${mode}"`,
+    isolation,
+    { exactlyOnce: mode, retry: true, timeout: "60 seconds" },
+    { breaker: { failureThreshold: "infinity" } }
+  ),
+  prepare: mode === "ledger" ? Transaction.createLedger : Effect.void
+})
+
 const bareRetries = Schedule.intersect(Schedule.spaced("20 millis"), Schedule.recurs(10))
 
 /**
