@@ -5,13 +5,16 @@
  * Every connection has a stack of levels. While a nested transaction is open, statements of the level around it wait: what
  * comes after a savepoint goes with it, so nobody else's work may be there.
  */
+import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as ParseResult from "effect/ParseResult"
 import type * as Schema from "effect/Schema"
+import { defaults } from "../config/internal/options.js"
 import * as PgError from "../error/PgError.js"
+import { create } from "./internal/ledger.js"
 
 export type Isolation = "read uncommitted" | "read committed" | "repeatable read" | "serializable"
 
@@ -150,3 +153,19 @@ export const createLedger: Effect.Effect<void, PgError.PgError, Transactor> = Ef
   Transactor,
   (_) => _.createLedger
 )
+
+/**
+ * `createLedger` as a migration, which needs nothing but the `SqlClient` that `PgMigrator` gives it. `ledger`: as the layer's
+ * option of that name.
+ *
+ * @example
+ * PgMigrator.layer({ loader: PgMigrator.fromRecord({ "0001_ledger": Transaction.ledgerMigration() }) })
+ */
+export const ledgerMigration = (
+  ledger: { readonly schema?: string | undefined; readonly table?: string | undefined } = {}
+): Effect.Effect<void, SqlError, SqlClient.SqlClient> => {
+  const { schema = defaults.ledger.schema, table = defaults.ledger.table } = ledger
+  return Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    sql.withTransaction(Effect.forEach(create({ schema, table }), (text) => sql.unsafe(text), { discard: true }))
+  )
+}

@@ -5,7 +5,7 @@ import { SqlClient } from "@effect/sql"
 import { PgMigrator } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { Array as Arr, Cause, Effect, Exit, Option, String } from "effect"
-import { ResilientPg } from "effect-pg-resilience"
+import { ResilientPg, Transaction } from "effect-pg-resilience"
 import * as TestPg from "../support/TestPg.js"
 import { agree } from "./support.js"
 
@@ -121,6 +121,22 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("PgMig
         [2, "step"]
       ])
       assert.lengthOf((yield* Effect.provide(state, ResilientPg.layer({ url }))).users, 3)
+    })
+  )
+
+  it.scoped("creates the ledger of transactions that run exactly once, where it is not there yet", () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestPg.database
+      const migrated = run(Transaction.ledgerMigration(), Transaction.ledgerMigration(), createUsers)
+      yield* Effect.provide(
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          assert.lengthOf(yield* migrated, 3)
+          yield* Transaction.run(sql`INSERT INTO users (user_name) VALUES ('Ada')`, { exactlyOnce: true })
+          yield* Transaction.createLedger
+        }),
+        ResilientPg.layer({ url })
+      )
     })
   )
 })

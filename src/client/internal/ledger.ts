@@ -7,10 +7,14 @@
  */
 import type * as PgError from "../../error/PgError.js"
 
-/** Where the ledger is, and how long it remembers. */
-export interface Ledger {
+/** Where the ledger is. */
+export interface Place {
   readonly schema: string
   readonly table: string
+}
+
+/** Where it is, and how long it remembers. */
+export interface Ledger extends Place {
   /** Milliseconds by the server's `now()`. Nobody uses a token for longer than half of it. */
   readonly retention: number
 }
@@ -22,9 +26,9 @@ const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
 const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
 /** Results by idempotency key. */
-export const keysOf = ({ schema, table }: Ledger): string => `${quoted(schema)}.${quoted(`${table}_keys`)}`
-export const nameOf = ({ schema, table }: Ledger): string => `${quoted(schema)}.${quoted(table)}`
-const constraintOf = ({ table }: Ledger): string => `${table}_token`
+export const keysOf = ({ schema, table }: Place): string => `${quoted(schema)}.${quoted(`${table}_keys`)}`
+export const nameOf = ({ schema, table }: Place): string => `${quoted(schema)}.${quoted(table)}`
+const constraintOf = ({ table }: Place): string => `${table}_token`
 
 export const insert = (ledger: Ledger, token: string, kind: Kind): string =>
   `INSERT INTO ${nameOf(ledger)} (token, kind) VALUES ('${token}', '${kind}')`
@@ -98,7 +102,7 @@ const createLock = "8099526453209032050"
  * Rows come and go, and few stay: vacuumed by their number, not by their share of the table. Never UNLOGGED: the row must
  * survive whatever the transaction survives.
  */
-export const create = (ledger: Ledger): ReadonlyArray<string> => [
+export const create = (ledger: Place): ReadonlyArray<string> => [
   `SELECT pg_advisory_xact_lock(${createLock})`,
   `DO $ledger$ BEGIN
      IF to_regclass(${literal(nameOf(ledger))}) IS NULL THEN
