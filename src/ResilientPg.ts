@@ -182,8 +182,13 @@ const watchSpans = Effect.sync(() => {
 /** Acknowledged tokens are deleted within this time before the pool closes, or left to the ledger's retention. */
 const sweepLimit = "500 millis"
 
+/** Time for one round of deleting acknowledged tokens, the server's absence included. */
+const sweepPatience = "10 seconds"
+
 /** A connection beside the pool closes within this time, milliseconds. */
 const asideGoodbye = 500
+/** Time for a statement beside the pool, its connection included: others wait for their turn. */
+const asideLimit = "5 seconds"
 
 /** The client and its services. Closes everything with its scope: no socket and no server session stays. */
 export const make = (
@@ -236,6 +241,7 @@ export const make = (
       record.settingsRefused
     )
     const cancels = yield* Effect.makeSemaphore(cancel.atOnce)
+    const oneAside = yield* Effect.makeSemaphore(1)
     const thePool: Pool.Pool = Pool.make(
       {
         min: config.minConnections,
@@ -319,15 +325,21 @@ export const make = (
           Effect.interruptible(connect),
           (session) => query(session, sql, params),
           (session) => Effect.sync(() => session.end(asideGoodbye))
-        )
+        ).pipe(Effect.timeout(asideLimit), oneAside.withPermits(1))
     }
     const pooled = new Pooled(stages)
     const sweep = Sweep.make(
       stages.ledger,
-      (sql, params) => Effect.map(pooled.executeRaw(sql, params), (result) => (result as QueryResult).rowCount ?? 0),
+      (sql, params) =>
+        operation.bounded(
+          Effect.map(pooled.executeRaw(sql, params), (result) => (result as QueryResult).rowCount ?? 0),
+          "sweep-ledger",
+          { idempotent: true, timeout: sweepPatience },
+          (limits) => limits.query
+        ),
       fork
     )
-    yield* Effect.addFinalizer(() => live(Effect.timeoutOption(sweep.flush, sweepLimit)))
+    yield* Effect.addFinalizer(() => live(Effect.timeoutOption(Effect.interruptible(sweep.flush), sweepLimit)))
     const acquirer = Effect.withFiberRuntime<Pooled | Held>((fiber) =>
       Effect.succeed(currentLevel(stages, fiber.currentContext) ?? pooled)
     )

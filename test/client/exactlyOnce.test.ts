@@ -1,155 +1,162 @@
-/** Transactions that happen exactly once although the answer to COMMIT gets lost. */
+/** Transactions that happen exactly once although the answer to COMMIT gets lost, by the ledger: each way to lose it. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Ref, Schema } from "effect"
-import { Operation, type PgError, Transaction } from "effect-pg-resilience"
-import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
+import { Effect, Fiber } from "effect"
+import { EmbeddedPostgres } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
-import { clientOf } from "./support.js"
-
-/** A client through a proxy, with a ledger and a table `kept` that numbers its rows. */
-const fixture = (options: Parameters<typeof clientOf>[0] = {}) =>
-  Effect.gen(function* () {
-    const { url } = yield* TestPg.database
-    yield* TestPg.control("CREATE TABLE kept (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, n int)", [], url)
-    const server = yield* EmbeddedPostgres.EmbeddedPostgres
-    const proxy = yield* FaultProxy.make({ upstream: server.config })
-    const client = yield* clientOf({ url: proxy.url(url), ...options })
-    const { context, sql } = client
-    yield* Effect.provide(Transaction.createLedger, context)
-    const kept = TestPg.control<{ id: number; n: number }>("SELECT id, n FROM kept ORDER BY id", [], url)
-    const ledger = TestPg.control<{ kind: string }>("SELECT kind FROM effect_pg_ledger", [], url)
-    const runs = yield* Ref.make(0)
-    const insert = (n: number) =>
-      Effect.zipRight(
-        Ref.update(runs, (n) => n + 1),
-        Effect.map(sql<{ id: number }>`INSERT INTO kept (n) VALUES (${n}) RETURNING id`, ([row]) => row!.id)
-      )
-    const once = <A, E, R>(effect: Effect.Effect<A, E, R>, options?: Transaction.Options) =>
-      Effect.provide(Transaction.run(effect, { exactlyOnce: true, ...options }), context)
-    return { ...client, insert, kept, ledger, once, proxy, runs: Ref.get(runs), url }
-  })
-
-const commit = FaultProxy.query(/^COMMIT/)
+import { beginAgain, claim, commit, from, insertion, ledgered } from "./exactly.js"
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Transaction, exactly once", (it) => {
   it.scoped("the first COMMIT is lost and not applied, the second is lost and applied: the value is the second's", () =>
     Effect.gen(function* () {
-      const { insert, kept, ledger, once, proxy, runs } = yield* fixture()
-      const first = yield* proxy.cut({ on: commit, when: "before", times: 1 })
-      let second: FaultProxy.Rule | undefined
-      const body = Effect.gen(function* () {
-        const id = yield* insert(7)
-        if ((yield* first.count) === 1) second ??= yield* proxy.swallowReply({ on: commit, times: 1, ending: "reset" })
-        return id
-      })
-      const id = yield* once(body)
-      assert.strictEqual(yield* second!.count, 1)
+      const { insert, kept, ledger, once, proxy, runs } = yield* ledgered()
+      yield* proxy.cut({ on: commit, when: "before" })
+      const second = yield* proxy.swallowReply({ on: commit })
+      const id = yield* once(insert(7))
+      assert.strictEqual(yield* second.count, 1)
       assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
       assert.strictEqual(yield* runs, 2)
       yield* TestPg.eventually(ledger, (rows) => rows.length === 0, { message: "the token was not swept" })
     })
   )
 
-  it.scoped("a COMMIT that was applied and whose answer is lost is found, and the body does not run again", () =>
-    Effect.gen(function* () {
-      const { insert, kept, once, proxy, runs } = yield* fixture()
-      yield* proxy.swallowReply({ on: commit, times: 1, ending: "reset" })
-      const id = yield* once(insert(7))
-      assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
-      assert.strictEqual(yield* runs, 1)
-    })
-  )
+  for (const ending of ["reset", "close", "blackHole"] as const) {
+    it.scoped(`a COMMIT that was applied and whose answer ends in a ${ending} is found, the body runs once`, () =>
+      Effect.gen(function* () {
+        const { insert, kept, once, proxy, runs } = yield* ledgered()
+        yield* proxy.swallowReply({ on: commit, ending })
+        const id = yield* once(insert(7), { timeout: "6 seconds" })
+        assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
+        assert.strictEqual(yield* runs, 1)
+      })
+    )
+  }
+
+  for (const ending of ["reset", "close"] as const) {
+    it.scoped(`a COMMIT that never arrived for a ${ending} is made anew`, () =>
+      Effect.gen(function* () {
+        const { insert, kept, once, proxy, runs } = yield* ledgered()
+        yield* proxy.cut({ on: commit, when: "before", ending })
+        const id = yield* once(insert(7))
+        assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
+        assert.strictEqual(yield* runs, 2)
+      })
+    )
+  }
 
   it.scoped("a COMMIT that never arrived, of a session that still waits for it, is ended and made anew", () =>
     Effect.gen(function* () {
-      const { insert, kept, once, proxy, runs } = yield* fixture()
-      const hold = yield* proxy.hold({ on: commit, times: 1 })
-      const id = yield* once(insert(7), { timeout: "8 seconds" })
+      const { insert, kept, once, proxy, runs } = yield* ledgered()
+      const hold = yield* proxy.hold({ on: commit })
+      const id = yield* once(insert(7), { timeout: "6 seconds" })
       assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
       assert.strictEqual(yield* runs, 2)
       yield* hold.release
     })
   )
 
-  it.scoped("a statement of its own, marked exactly once, is so too", () =>
+  it.scoped("so it is in the middle of what can not be interrupted", () =>
     Effect.gen(function* () {
-      const { context, kept, proxy, sql } = yield* fixture()
-      yield* proxy.swallowReply({ on: commit, times: 1, ending: "reset" })
-      const rows = yield* sql<{ id: number }>`INSERT INTO kept (n) VALUES (7) RETURNING id`.pipe(
-        Operation.named("keep", { exactlyOnce: true }),
-        Effect.provide(context)
-      )
-      assert.deepStrictEqual(yield* kept, [{ id: rows[0]!.id, n: 7 }])
-    })
+      const { insert, kept, once, proxy, runs } = yield* ledgered()
+      yield* proxy.swallowReply({ on: commit })
+      const applied = yield* Effect.uninterruptible(once(insert(1), { timeout: "infinity" }))
+      yield* proxy.cut({ on: commit, when: "before" })
+      const anew = yield* Effect.uninterruptible(once(insert(2), { timeout: "infinity" }))
+      assert.deepStrictEqual(yield* kept, [
+        { id: applied, n: 1 },
+        { id: anew, n: 2 }
+      ])
+      assert.strictEqual(yield* runs, 3)
+    }).pipe(Effect.interruptible)
   )
 
-  it.scoped("by the server's ids: what was not applied runs again, what was applied is found, without a table", () =>
+  it.scoped("a server killed right after COMMIT was forwarded has stored it once when it is back", () =>
     Effect.gen(function* () {
-      const { insert, kept, once, proxy, runs, sql } = yield* fixture()
-      yield* sql`DROP TABLE effect_pg_ledger`
-      const first = yield* proxy.cut({ on: commit, when: "before", times: 1 })
-      let second: FaultProxy.Rule | undefined
-      const body = Effect.gen(function* () {
-        const id = yield* insert(7)
-        if ((yield* first.count) === 1) second ??= yield* proxy.swallowReply({ on: commit, times: 1, ending: "reset" })
-        return id
-      })
-      const id = yield* once(body, { exactlyOnce: "xid" })
-      assert.strictEqual(yield* second!.count, 1)
-      assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
-      assert.strictEqual(yield* runs, 2)
-    })
-  )
-
-  it.scoped("without its table it says how to create it, and nothing is applied", () =>
-    Effect.gen(function* () {
-      const { insert, kept, once, sql } = yield* fixture()
-      yield* sql`DROP TABLE effect_pg_ledger`
-      const error = yield* Effect.flip(once(insert(7)))
-      assert.include(error.message, "Transaction.createLedger")
-      assert.strictEqual(error.outcome, "NotApplied")
-      assert.deepStrictEqual(yield* kept, [])
-    })
-  )
-
-  it.scoped("who gives up is told how to ask: applied, or not and then never", () =>
-    Effect.gen(function* () {
-      const { context, insert, kept, once, proxy } = yield* fixture()
-      const ask = (error: PgError.PgError) =>
-        error._tag === "OutcomeUnknownError"
-          ? Effect.provide(Transaction.outcome(error), context)
-          : Effect.dieMessage(`not unknown: ${error}`)
-      // From the body's end on there is no way to the server but the one on which COMMIT goes, and that ends with it.
-      const alone = (n: number) =>
-        Effect.flip(once(Effect.zipLeft(insert(n), proxy.refuse), { timeout: "1 second", retry: false })).pipe(
-          Effect.zipLeft(proxy.accept)
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const { insert, kept, once, proxy } = yield* ledgered()
+      for (const n of [1, 2, 3]) {
+        const cut = yield* proxy.swallowReply({ on: commit, ending: "blackHole" })
+        const fiber = yield* Effect.fork(once(insert(n)))
+        yield* cut.happened()
+        yield* server.crash
+        yield* proxy.heal
+        yield* server.start
+        const id = yield* Fiber.join(fiber)
+        assert.deepStrictEqual(
+          (yield* kept).filter((row) => row.n === n),
+          [{ id, n }]
         )
-      yield* proxy.swallowReply({ on: commit, times: 1, ending: "reset" })
-      const applied = yield* alone(1)
-      assert.strictEqual(yield* ask(applied), "Applied")
-      const hold = yield* proxy.hold({ on: commit, times: 1 })
-      const lost = yield* alone(2)
-      assert.strictEqual(yield* ask(lost), "NotApplied")
-      yield* hold.release
-      assert.strictEqual(yield* ask(lost), "NotApplied")
-      assert.deepStrictEqual(
-        (yield* kept).map(({ n }) => n),
-        [1]
-      )
+      }
     })
   )
 
-  it.scoped("work with a key runs once, its answer lost or not, and its result is given again", () =>
+  it.scoped("a backend terminated with COMMIT on its way to it has not committed, and the body runs again", () =>
     Effect.gen(function* () {
-      const { context, insert, kept, proxy, runs } = yield* fixture()
-      const call = (fingerprint: string) =>
-        Effect.provide(Transaction.once("order-1", Schema.Number, insert(7), { fingerprint }), context)
-      yield* proxy.swallowReply({ on: commit, times: 1, ending: "reset" })
-      const id = yield* call("a")
-      assert.deepStrictEqual(yield* Effect.all([call("a"), call("a")], { concurrency: 2 }), [id, id])
-      assert.strictEqual(yield* runs, 1)
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const { insert, kept, once, proxy, runs, sessions } = yield* ledgered()
+      const hold = yield* proxy.hold({ on: commit })
+      const fiber = yield* Effect.fork(once(insert(7)))
+      yield* hold.happened()
+      const [session] = yield* sessions
+      assert.isTrue(yield* server.terminate(session!.pid))
+      yield* TestPg.eventually(sessions, (now) => now.every(({ pid }) => pid !== session!.pid))
+      yield* hold.release
+      const id = yield* Fiber.join(fiber)
       assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
-      assert.strictEqual((yield* Effect.flip(call("b")))._tag, "IdempotencyKeyReusedError")
+      assert.strictEqual(yield* runs, 2)
     })
   )
+
+  it.scoped("four COMMITs in a row are lost: each but the last is known to be dead before the next", () =>
+    Effect.gen(function* () {
+      const { insert, kept, once, proxy, runs, tokens } = yield* ledgered()
+      yield* proxy.cut({ on: commit, when: "before", times: 3 })
+      yield* proxy.swallowReply({ on: commit })
+      const id = yield* once(insert(7))
+      assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
+      assert.strictEqual(yield* runs, 4)
+      assert.lengthOf(tokens(), 1)
+    })
+  )
+
+  for (const [name, on] of [
+    ["BEGIN", beginAgain],
+    ["the token", claim]
+  ] as const) {
+    for (const how of ["before", "after", "swallowed"] as const) {
+      it.scoped(`what asks is lost too, with ${name}, ${how}: it asks again`, () =>
+        Effect.gen(function* () {
+          const { insert, kept, once, proxy, runs } = yield* ledgered()
+          const lose = how === "swallowed" ? proxy.swallowReply({ on }) : proxy.cut({ on, when: how })
+          yield* proxy.swallowReply({ on: commit })
+          const first = yield* lose
+          const applied = yield* once(insert(1))
+          assert.strictEqual(yield* runs, 1)
+          yield* proxy.cut({ on: commit, when: "before" })
+          const second = yield* lose
+          const anew = yield* once(insert(2))
+          assert.strictEqual(yield* runs, 3)
+          assert.deepStrictEqual([yield* first.count, yield* second.count], [1, 1])
+          assert.deepStrictEqual(yield* kept, [
+            { id: applied, n: 1 },
+            { id: anew, n: 2 }
+          ])
+        })
+      )
+    }
+  }
+
+  for (const how of ["before", "after", "swallowed"] as const) {
+    it.scoped(`the body of the second attempt is cut off, ${how}: it runs once more`, () =>
+      Effect.gen(function* () {
+        const { insert, kept, once, proxy, runs } = yield* ledgered()
+        yield* proxy.cut({ on: commit, when: "before" })
+        const on = from(2, insertion)
+        const lost = yield* how === "swallowed" ? proxy.swallowReply({ on }) : proxy.cut({ on, when: how })
+        const id = yield* once(insert(7))
+        assert.strictEqual(yield* lost.count, 1)
+        assert.strictEqual(yield* runs, 3)
+        assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
+      })
+    )
+  }
 })

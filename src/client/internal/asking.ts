@@ -3,7 +3,6 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import type * as PgError from "../../error/PgError.js"
-import { Pooled } from "../Connection.js"
 import type { Outcome } from "../Transaction.js"
 import type { Claim } from "./claims.js"
 import * as ledger from "./ledger.js"
@@ -36,7 +35,7 @@ export const outcomeOf = (
     for (let n = 0; ; n++) {
       yield* Effect.sleep(yield* delayOf(n))
       const answer = yield* Effect.either(
-        settlement.mode === "xid" ? xid.ask(asked, settlement) : askLedger(stages, caller, fence, settlement)
+        settlement.mode === "xid" ? xid.ask(asked, settlement) : askLedger(stages, caller, fence, asked, settlement)
       )
       if (answer._tag === "Right") {
         if (answer.right === "Lost") return "Expired"
@@ -51,6 +50,7 @@ const askLedger = (
   stages: Stages,
   { clock }: Caller,
   fence: (claim: Claim) => Effect.Effect<void, PgError.PgError>,
+  asked: Asked,
   { askBefore, token }: Extract<PgError.Settlement, { readonly mode: "ledger" }>
 ): Effect.Effect<xid.Answer, PgError.PgError> =>
   clock.unsafeCurrentTimeMillis() >= DateTime.toEpochMillis(askBefore)
@@ -59,15 +59,15 @@ const askLedger = (
         onSuccess: () => Effect.succeed<xid.Answer>("NotApplied"),
         onFailure: (error): Effect.Effect<xid.Answer, PgError.PgError> =>
           ledger.isRefusal(stages.ledger, error)
-            ? Effect.map(kindOf(stages, token), (kind) =>
+            ? Effect.map(kindOf(stages, asked, token), (kind) =>
                 kind === undefined ? "Open" : kind === "commit" ? "Applied" : "NotApplied"
               )
             : Effect.fail(error)
       })
 
 /** What the token's row says; undefined if that can not be read now. */
-export const kindOf = (stages: Stages, token: string): Effect.Effect<ledger.Kind | undefined> =>
-  new Pooled(stages).execute(ledger.kindOf(stages.ledger), [token], undefined).pipe(
+export const kindOf = (stages: Stages, asked: Asked, token: string): Effect.Effect<ledger.Kind | undefined> =>
+  asked((held) => held.execute(ledger.kindOf(stages.ledger), [token], undefined)).pipe(
     Effect.map((rows) => (rows[0] as { readonly kind: ledger.Kind } | undefined)?.kind),
     Effect.orElseSucceed(() => undefined)
   )

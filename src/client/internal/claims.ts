@@ -20,14 +20,19 @@ import * as xid from "./xid.js"
 /** What is written down of a transaction when it begins, or asked. */
 export type Claim = Token | Id
 
+interface Claiming {
+  /** A COMMIT that has something to apply is on its way. */
+  readonly onCommit?: (() => void) | undefined
+}
+
 /** The server's own id of it. */
-export interface Id {
+export interface Id extends Claiming {
   readonly kind: "xid"
   readonly onFacts: (facts: xid.Facts) => void
 }
 
 /** Its token in the ledger. */
-export interface Token {
+export interface Token extends Claiming {
   readonly token: string
   readonly kind: ledger.Kind
   /** Nobody has used this token before. */
@@ -80,11 +85,13 @@ interface Facts {
 
 const claimed = (stages: Stages, caller: Caller, held: Held, { kind, token }: Token, { lock_timeout, pid }: Facts) => {
   const request = () => new Request(ledger.claim(stages.ledger, token, kind, lock_timeout))
+  // Where nothing can be interrupted, this must be all the same: it has no end of its own.
   const unblocking = Effect.sleep(grace).pipe(
     Effect.zipRight(
       Effect.forever(Effect.zipRight(Effect.ignore(stages.aside(ledger.unblock, [pid])), Effect.sleep(pause)))
     ),
-    stages.live
+    stages.live,
+    Effect.interruptible
   )
   return Effect.raceFirst(held.submit(caller, request, control("Begin", "begin")), unblocking)
 }

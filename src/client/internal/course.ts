@@ -30,8 +30,12 @@ export interface Course<A, E, R> {
   readonly open: () => Open<A> | undefined
   /** Whether the last attempt began, which means that all before it are dead. */
   readonly accepted: () => boolean
+  /** A COMMIT of it was sent, and its caller has not learned yet what became of that. */
+  readonly pending: () => boolean
   /** What became of the open one is known. */
   readonly close: (outcome: "settledCommitted" | "settledAborted") => void
+  /** It is committed, and nobody will ask. */
+  readonly acknowledge: () => void
 }
 
 export const make = <A, E, R>(
@@ -44,6 +48,7 @@ export const make = <A, E, R>(
   const now = () => caller.clock.unsafeCurrentTimeMillis()
   let open: Open<A> | undefined
   let accepted = false
+  let committing = false
   let value = Option.none<A>()
   const close: Course<A, E, R>["close"] = (outcome) => {
     if (open === undefined) return
@@ -59,12 +64,16 @@ export const make = <A, E, R>(
       value = Option.some(done)
     })
   })
+  const onCommit = () => {
+    committing = true
+  }
   return {
     run: (mode, claim) =>
       Effect.suspend(() => {
         accepted = false
-        return Effect.tapError(attempt(body, mode, claim), (error) =>
+        return Effect.tapError(attempt(body, mode, { ...claim, onCommit }), (error) =>
           Effect.sync(() => {
+            committing = false
             const seen = accepted ? view(error) : undefined
             if (Option.isSome(value) && seen?.phase === "Commit" && seen.outcome === "Unknown") {
               open = { value: value.value, error: seen, since: now() }
@@ -74,6 +83,11 @@ export const make = <A, E, R>(
       }),
     open: () => open,
     accepted: () => accepted,
-    close
+    pending: () => committing || open !== undefined,
+    close,
+    acknowledge: () => {
+      committing = false
+      open = undefined
+    }
   }
 }

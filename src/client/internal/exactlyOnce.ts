@@ -1,7 +1,8 @@
 /**
  * Transactions whose COMMIT may get lost, and yet happen exactly once (DESIGN: "Transactions and exactly once").
  *
- * 1. An attempt whose COMMIT was never sent is not applied, and never will be: what follows it has a new token.
+ * 1. An attempt whose COMMIT was never sent is not applied, and never will be: what follows it has a new token, unless an
+ *    earlier one had come to COMMIT. From then on somebody may ask by its token, and it stays the transaction's.
  * 2. An attempt whose COMMIT was sent and not answered is open. Its token is inserted again with the next attempt: refused,
  *    the open one was committed; accepted, it is dead, and so are all before it. Any other failure settles nothing.
  * 3. So at most one attempt is open at any time, the latest one that was accepted and whose COMMIT was sent. If one was
@@ -27,8 +28,9 @@ import * as xid from "./xid.js"
 type Open<A> = course.Open<A>
 type View<E> = course.View<E>
 
-/** For a transaction without a deadline, milliseconds: how long it is tried to settle it. */
+/** For a transaction without a deadline, milliseconds: after so long no new question is put. */
 const settleLimit = 30_000
+
 /** What a question about an open attempt came to. `Value`: a new attempt was made, and committed. */
 type Verdict<A> =
   | { readonly _tag: "Committed" }
@@ -46,16 +48,23 @@ interface Way<A, E, R> {
   readonly question: (asking: Open<A>) => Effect.Effect<Verdict<A>, E | PgError.PgError, R>
 }
 
+/** A token that was sent. */
+interface Known {
+  readonly token: string
+  readonly askBefore: DateTime.Utc
+}
+
 const byLedger = <A, E, R>(
   stages: Stages,
   caller: Caller,
   { accepted, close, open, run }: course.Course<A, E, R>,
-  view: View<E>
+  view: View<E>,
+  asked: Asked,
+  { askBefore, token }: Known,
+  first: boolean
 ): Way<A, E, R> => {
-  const token = randomUUID()
-  const askBefore = DateTime.unsafeMake(caller.clock.unsafeCurrentTimeMillis() + stages.ledger.retention / 2)
-  const claim = { token, kind: "commit", first: true } as const
-  const read = Effect.flatMap(kindOf(stages, token), (kind): Effect.Effect<Verdict<A>, PgError.PgError> => {
+  const claim = { token, kind: "commit", first } as const
+  const read = Effect.flatMap(kindOf(stages, asked, token), (kind): Effect.Effect<Verdict<A>, PgError.PgError> => {
     if (kind === undefined) return Effect.succeed({ _tag: "Open" })
     close(kind === "commit" ? "settledCommitted" : "settledAborted")
     return kind === "commit" ? Effect.succeed({ _tag: "Committed" }) : Effect.fail(fenced(caller))
@@ -103,22 +112,39 @@ const byXid = <A, E, R>(caller: Caller, { close }: course.Course<A, E, R>, asked
   }
 }
 
-/** One attempt, settled: its failure is that of a transaction which was not applied, or `OutcomeUnknownError` for good. */
-export const settled = <A, E, R>(
+/**
+ * The attempts of one transaction, each of them settled: its failure is that of a transaction which was not applied, or
+ * `OutcomeUnknownError` for good.
+ */
+export const settling = <A, E, R>(
   stages: Stages,
   caller: Caller,
   effect: Effect.Effect<A, E, R>,
   how: "ledger" | "xid",
-  mode: Mode,
   attempt: course.Attempt<never>,
   asked: Asked,
   view: View<E>
-): Effect.Effect<A, E | PgError.PgError, R> =>
-  Effect.suspend(() => {
-    const { clock } = caller
-    const { recorder } = stages
+): ((mode: Mode) => Effect.Effect<A, E | PgError.PgError, R>) => {
+  const { clock } = caller
+  const { recorder } = stages
+  /** Its COMMIT was sent. */
+  let kept: Known | undefined
+  const once = (mode: Mode): Effect.Effect<A, E | PgError.PgError, R> => {
     const under = course.make(stages, caller, effect, attempt, view)
-    const way = how === "xid" ? byXid(caller, under, asked) : byLedger(stages, caller, under, view)
+    const now = clock.unsafeCurrentTimeMillis()
+    const again = kept !== undefined && now < DateTime.toEpochMillis(kept.askBefore) ? kept : undefined
+    const token = again ?? { token: randomUUID(), askBefore: DateTime.unsafeMake(now + stages.ledger.retention / 2) }
+    const way =
+      how === "xid"
+        ? byXid(caller, under, asked)
+        : byLedger(stages, caller, under, view, asked, token, again === undefined)
+    /** Somebody has the settlement, and may ask. */
+    let told = false
+    const settlement = () => {
+      if (!under.pending()) return undefined
+      told = true
+      return way.settlement()
+    }
     const deadline = caller.operation?.deadline ?? Number.POSITIVE_INFINITY
     const settle = (first: Open<A>) =>
       Effect.gen(function* () {
@@ -144,23 +170,34 @@ export const settled = <A, E, R>(
           asked = -1
         }
       })
-    return Effect.catchAll(under.run(mode, way.claim), (error) => {
+    return Effect.catchAll(under.run(mode, way.claim), (error): Effect.Effect<A, E | PgError.PgError, R> => {
       const open = under.open()
-      return open === undefined ? Effect.fail(error) : settle(open)
+      if (open !== undefined) {
+        kept = token
+        return settle(open)
+      }
+      const seen = under.accepted() ? undefined : view(error)
+      // All attempts before this one are dead, or it would not have been made: what is there can be a fence only.
+      return Effect.fail(seen !== undefined && ledger.isRefusal(stages.ledger, seen) ? fenced(caller) : error)
     }).pipe(
       Effect.tap(() =>
         Effect.sync(() => {
-          if (way.claim.kind !== "xid") stages.acknowledged(way.claim.token)
+          under.acknowledge()
+          if (way.claim.kind !== "xid" && !told) stages.acknowledged(way.claim.token)
         })
       ),
       Effect.onInterrupt(() =>
         Effect.sync(() => {
-          if (under.open() !== undefined) recorder.transaction("unknown")
+          if (!under.pending()) return
+          recorder.interruptedWrite(caller.operation, "COMMIT")
+          recorder.transaction("unknown")
         })
       ),
-      operation.unsettled(caller.operation, way.settlement)
+      operation.unsettled(caller.operation, settlement)
     )
-  })
+  }
+  return (mode) => Effect.suspend(() => once(mode))
+}
 
 const givenUp = (
   stages: Stages,

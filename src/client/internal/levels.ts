@@ -97,13 +97,17 @@ export const abandon = (held: Held): void => {
   held.lease.release()
 }
 
-/** `settles`: an unknown outcome is not the last word, and neither recorded nor concluded from here. */
+/**
+ * `settles`: an unknown outcome is not the last word, and neither recorded nor concluded from here. `onCommit`: a COMMIT that
+ * has something to apply is sent.
+ */
 export const commit = (
   stages: Stages,
   caller: Caller,
   held: Held,
   restore: Restore,
-  settles = false
+  settles = false,
+  onCommit: () => void = () => {}
 ): Effect.Effect<void, PgError.PgError> =>
   Effect.suspend((): Effect.Effect<Reply, PgError.PgError> => {
     // A stream on a reserved connection that is another's by now.
@@ -116,6 +120,7 @@ export const commit = (
     let sent = false
     const reply = Effect.async<Reply, PgError.PgError>((resume) => {
       sent = true
+      if (held.wrote) onCommit()
       // What a fiber that was not awaited left half-done in a nested transaction is not committed.
       if (unfinished !== undefined) lease.session.submit(new Request(`ROLLBACK TO SAVEPOINT ${unfinished}`), () => {})
       const after = hooks(stages, held.permit, lease.release)
@@ -143,12 +148,12 @@ export const commit = (
           resume(effect)
         }
       )
-      if (settles && held.wrote) {
+      if (settles) {
         patience = setTimeout(() => {
           Effect.runSync(givenUp)
           // What else came through the same network is no better.
           stages.pool.suspect()
-          resume(Effect.fail(silent()))
+          resume(Effect.fail(silent(held.wrote ? "Unknown" : "NotApplied")))
         }, patienceOf(caller))
       }
       return Effect.zipRight(
@@ -184,11 +189,11 @@ export const commit = (
 const patienceOf = ({ clock, operation }: Caller): number =>
   Math.min(commitPatience, Math.max(0, (operation?.deadline ?? Infinity) - clock.unsafeCurrentTimeMillis()) / 2)
 
-const silent = () =>
+const silent = (outcome: PgError.Outcome) =>
   new PgError.ConnectionError({
     message: "COMMIT was not answered in time",
     phase: "Commit",
-    outcome: "Unknown",
+    outcome,
     transient: true,
     attempts: 1
   })

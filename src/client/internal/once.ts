@@ -12,7 +12,8 @@ const defaultTtl = "24 hours"
 
 interface Taken {
   readonly fingerprint: string | null
-  readonly result: string
+  /** Null for what JSON has no word for: undefined. */
+  readonly result: string | null
 }
 
 export const once = <A, I, R1, E, R>(
@@ -30,16 +31,19 @@ export const once = <A, I, R1, E, R>(
     readonly effect: Effect.Effect<A, E, R>
   }
 ): Effect.Effect<A, E | SqlError | PgError.PgError | ParseResult.ParseError, R | R1> => {
-  const json = Schema.parseJson(schema)
   const run = Effect.gen(function* () {
     const value = yield* effect
-    yield* execute(ledger.storeResult(options), [key, yield* Schema.encode(json)(value)])
+    const encoded = yield* Schema.encode(schema)(value)
+    const json = encoded === undefined ? null : yield* Schema.encode(Schema.parseJson())(encoded)
+    yield* execute(ledger.storeResult(options), [key, json])
     return value
   })
   const replay = ({ fingerprint: known, result }: Taken) =>
     fingerprint !== undefined && known !== null && known !== fingerprint
       ? Effect.fail(reused)
-      : Schema.decode(json)(result)
+      : result === null
+        ? Schema.decodeUnknown(schema)(undefined)
+        : Schema.decode(Schema.parseJson(schema))(result)
   return Effect.gen(function* () {
     while (true) {
       const taken = yield* execute(ledger.takeKey(options), [key, fingerprint ?? null, Duration.toMillis(ttl)])

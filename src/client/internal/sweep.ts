@@ -36,7 +36,11 @@ export const make = (
   const flush: Effect.Effect<void> = Effect.suspend(() => {
     if (tokens.length === 0) return Effect.void
     const some = tokens.splice(0, batch)
-    return Effect.zipRight(execute(ledger.forget(options), [some]), flush)
+    return execute(ledger.forget(options), [some]).pipe(
+      // Whatever became of it: to delete them twice is as good as once.
+      Effect.onError(() => Effect.sync(() => void tokens.unshift(...some))),
+      Effect.zipRight(flush)
+    )
   }).pipe(Effect.ignore)
 
   const inBatches = (sql: string, params: ReadonlyArray<unknown>): Effect.Effect<void> =>

@@ -14,7 +14,7 @@ import { callerOf } from "../Connection.js"
 import type { Options, Transactor } from "../Transaction.js"
 import { type Asked, outcomeOf } from "./asking.js"
 import { beginClaimed, type Claim } from "./claims.js"
-import { settled } from "./exactlyOnce.js"
+import { settling } from "./exactlyOnce.js"
 import { repeat, tracked } from "./guard.js"
 import { currentLevel, type Held } from "./held.js"
 import { create as createText } from "./ledger.js"
@@ -64,7 +64,7 @@ const within = <A, E, R, E2>(
               event(Exit.isSuccess(exit) ? "commit" : "rollback")
               return Exit.isSuccess(exit)
                 ? Effect.zipRight(
-                    Effect.mapError(commit(stages, caller, held, restore, claim !== undefined), own),
+                    Effect.mapError(commit(stages, caller, held, restore, claim !== undefined, claim?.onCommit), own),
                     exit
                   )
                 : Effect.zipRight(rollback(stages, held, Cause.isInterrupted(exit.cause)), exit)
@@ -101,28 +101,18 @@ const makeTransaction =
         return Effect.fail(nestedOptions(caller, options))
       }
       const once = !nested && options.readOnly !== true && options.exactlyOnce
-      const attempt = (mode: Mode): Effect.Effect<A, E | PgError.PgError, R> =>
-        once
-          ? settled(
-              stages,
-              caller,
-              effect,
-              once === "xid" ? once : "ledger",
-              mode,
-              inside,
-              asking(stages, attributes),
-              view
-            )
-          : inside(effect, mode)
+      const attempt: (mode: Mode) => Effect.Effect<A, E | PgError.PgError, R> = once
+        ? settling(stages, caller, effect, once === "xid" ? once : "ledger", inside, asking(stages, attributes), view)
+        : (mode) => inside(effect, mode)
       const again = Effect.suspend(() => {
         stages.recorder.transaction("repeated")
         return attempt("again")
       })
-      const retry = options.retry ?? Boolean(once)
+      const retry = options.retry ?? Boolean(options.exactlyOnce)
       if (nested || !(retry || once)) return attempt("guarded")
       const repeated = Effect.catchAll(attempt("once"), (first) =>
         repeat(stages, caller, again, first, {
-          // Without `retry` it is tried again to begin, as always; with a token of its own each time.
+          // Without `retry` it is tried again to begin, as always; with a token of its own until a COMMIT was sent.
           view: (error) => {
             const seen = view(error)
             return retry || seen?.phase === "Acquire" || seen?.phase === "Begin" ? seen : undefined

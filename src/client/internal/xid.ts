@@ -12,7 +12,7 @@
  */
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
-import * as PgError from "../../error/PgError.js"
+import type * as PgError from "../../error/PgError.js"
 import type { Held } from "./held.js"
 
 /** Ids are 64 bits, and go as text from end to end. */
@@ -65,19 +65,23 @@ export const ask = (
   on: <A>(use: (held: Held) => Effect.Effect<A, SqlError>) => Effect.Effect<A, PgError.PgError>,
   facts: Facts
 ): Effect.Effect<Answer, PgError.PgError> =>
-  on((held) =>
-    Effect.gen(function* () {
-      const one = (sql: string, params: ReadonlyArray<unknown>) =>
-        Effect.map(held.execute(sql, params, undefined), ([row]) => row)
-      const current = (yield* one(now, [])).incarnation as string
-      const found = yield* one(status, [facts.xid]).pipe(
-        Effect.map(({ status }) => status as string | null),
-        Effect.catchAll((error) =>
-          PgError.fromSqlError(error).sqlState === future ? Effect.succeed("in the future") : Effect.fail(error)
-        )
-      )
-      const answer = judge(facts, current, found)
-      if (answer === "Open" && current === facts.incarnation) yield* one(end, [facts.xid])
-      return answer
-    })
-  )
+  Effect.suspend(() => {
+    let current: string | undefined
+    const asked = on((held) =>
+      Effect.gen(function* () {
+        const one = (sql: string, params: ReadonlyArray<unknown>) =>
+          Effect.map(held.execute(sql, params, undefined), ([row]) => row)
+        const told = (yield* one(now, [])).incarnation as string
+        current = told
+        const answer = judge(facts, told, (yield* one(status, [facts.xid])).status as string | null)
+        if (answer === "Open" && told === facts.incarnation) yield* one(end, [facts.xid])
+        return answer
+      })
+    )
+    // An error of the server, and the end of the transaction in which it was asked.
+    return Effect.catchIf(
+      asked,
+      ({ sqlState }) => sqlState === future && current !== undefined,
+      () => Effect.succeed(judge(facts, current!, "in the future"))
+    )
+  })

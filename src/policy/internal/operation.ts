@@ -48,7 +48,7 @@ export interface State {
   writes: number
   /** Of these, those that may be made only once. */
   onceOnly: number
-  /** Of these, those of which it can be found out later what became of them. */
+  /** What may tell how to find out what became of one of these; undefined while nothing of it counts as a write. */
   readonly settlements: Set<() => PgError.Settlement | undefined>
 }
 
@@ -92,11 +92,17 @@ const expired = (state: State, limit: number): PgError.PgError => {
   })
   if (state.onceOnly === 0) return timeout
   // Of several writes, what became of one says nothing about the operation.
-  const [settlement] = state.onceOnly === 1 ? state.settlements : []
-  return PgError.outcomeUnknown(timeout, settlement?.())
+  const known = state.onceOnly === 1 ? Array.from(state.settlements, (settlement) => settlement()) : []
+  return PgError.outcomeUnknown(
+    timeout,
+    known.find((settlement) => settlement !== undefined)
+  )
 }
 
-/** As long as the effect is under way, a deadline that ends it tells how to find out what became of it. */
+/**
+ * As long as the effect is under way, a deadline that ends it tells how to find out what became of it. `settlement` is asked
+ * once, for an error that others will ask by; undefined unless a write of the effect is counted now.
+ */
 export const unsettled =
   (state: State | undefined, settlement: () => PgError.Settlement | undefined) =>
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
