@@ -5,21 +5,28 @@
  * npm run chaos                           # one round: 10,000 interruptions, every fault, every lost message
  * npm run chaos -- --minutes 30           # as many rounds as begin within 30 minutes
  * npm run chaos -- --seed 7               # the same again
+ * npm run chaos -- --only "exactly once"  # those parts whose name says so
  * ```
  * Ends with a non-zero exit code after any violation, each of which is printed with the seed of its round.
  */
 import { parseArgs } from "node:util"
 import { NodeRuntime } from "@effect/platform-node"
+import type { SqlClient } from "@effect/sql"
 import { Effect, Layer, Logger, LogLevel } from "effect"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
+import * as Faults from "./history/faults.js"
+import * as Hows from "./history/hows.js"
+import * as Trial from "./history/trial.js"
 import * as Outage from "./outage.js"
 import * as Seeds from "./seeds.js"
 import * as Matrix from "./steps/matrix.js"
 import * as Book from "./storm/book.js"
 import * as Storm from "./storm/storm.js"
 
-const { values } = parseArgs({ options: { minutes: { type: "string" }, seed: { type: "string" } } })
+const { values } = parseArgs({
+  options: { minutes: { type: "string" }, seed: { type: "string" }, only: { type: "string" } }
+})
 
 const number = (name: "minutes" | "seed"): number | undefined => {
   const text = values[name]
@@ -101,7 +108,76 @@ const steps: Part = {
   }
 }
 
-const parts: ReadonlyArray<Part> = [storm("calm"), storm("cuts"), storm("half-open"), outage, steps]
+/** Transactions and COMMITs cut of a round, at least. */
+const enough = { ledger: { transactions: 10_000, cuts: 200 }, xid: { transactions: 2_000, cuts: 40 } } as const
+
+/** What all rounds have come to. */
+const settled = { acknowledged: 0, commitCuts: 0, unknown: 0 }
+
+/** Bank, lists and registers under every kind of fault, and the checker's word on what the clients were told. */
+const exactlyOnce = (mode: "ledger" | "xid"): Part => ({
+  name: `exactly once, ${mode}`,
+  run: (seed) => {
+    const tell = progress()
+    const { cuts, transactions } = enough[mode]
+    const options = {
+      seed,
+      how: Hows.exactlyOnce(mode, mode === "ledger" ? "serializable" : "read committed"),
+      faults: Faults.seeded(seed, Faults.everything, 200),
+      until: (ended: number, { commitCuts }: Faults.Tally) => ended >= transactions && commitCuts >= cuts,
+      limit: 20 * 60_000,
+      onProgress: (ended: number, { commitCuts }: Faults.Tally) =>
+        tell(() => `${ended} of ${transactions} transactions, ${commitCuts} of ${cuts} COMMITs cut, ${mode}`)
+    }
+    return Trial.run(options).pipe(
+      Effect.map((trial) => {
+        say(Trial.figures(options, trial))
+        if (mode === "xid") return trial.violations
+        settled.acknowledged += trial.report.told.ok
+        settled.commitCuts += trial.tally.commitCuts
+        settled.unknown += trial.report.told.unknown
+        return trial.report.told.unknown === 0
+          ? trial.violations
+          : [...trial.violations, `${trial.report.told.unknown} transactions were not settled`]
+      }),
+      Effect.provide(Layer.provideMerge(FaultProxy.layerEmbedded, TestPg.layer))
+    )
+  }
+})
+
+/** The same without settling, to show that there was something to settle: reported, and no violation. */
+const unsettled: Part = {
+  name: "not exactly once, for comparison",
+  run: (seed) => {
+    const until = (_: number, { commitCuts }: Faults.Tally) => commitCuts >= 50
+    const faults = Faults.seeded(seed, Faults.commitCuts)
+    const shown = <R>(how: Hows.How<R | SqlClient.SqlClient>) => {
+      const options = { seed, how, faults, until, limit: 5 * 60_000 }
+      return Effect.map(Trial.run(options), (trial) => say(Trial.figures(options, trial)))
+    }
+    return shown(Hows.resilient("Transaction.run with retry", "serializable", { retry: true })).pipe(
+      Effect.zipRight(shown(Hows.bare("serializable"))),
+      Effect.as([]),
+      Effect.provide(Layer.provideMerge(FaultProxy.layerEmbedded, TestPg.layer))
+    )
+  }
+}
+
+const parts = [
+  storm("calm"),
+  storm("cuts"),
+  storm("half-open"),
+  outage,
+  steps,
+  exactlyOnce("ledger"),
+  exactlyOnce("xid"),
+  unsettled
+].filter(({ name }) => name.includes(values.only ?? ""))
+
+if (parts.length === 0) {
+  console.error(`--only is ${values.only}, expected a part's name, or some of it, such as "exactly once"`)
+  process.exit(2)
+}
 
 const round = (number: number, seed: number) =>
   Effect.gen(function* () {
@@ -128,6 +204,10 @@ const chaos = Effect.gen(function* () {
     violations += yield* round(rounds + 1, first + rounds)
     rounds++
   } while (elapsed() < minutes * 60_000)
+  if (settled.acknowledged > 0) {
+    const { acknowledged, commitCuts, unknown } = settled
+    say(`exactly once by the ledger: ${acknowledged} acknowledged, ${commitCuts} COMMITs cut, ${unknown} unknown`)
+  }
   say(`${rounds} ${rounds === 1 ? "round" : "rounds"} from --seed ${first}: ${violations || "no"} violations`)
   if (violations > 0) process.exitCode = 1
 })
