@@ -205,6 +205,17 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
     })
   )
 
+  it.scoped("a slow query that its deadline ended", () =>
+    Effect.gen(function* () {
+      const { line, sql } = yield* heard({ slowQueryThreshold: "20 millis" })
+      yield* sql`SELECT 1`
+      yield* Effect.exit(Operation.named("nap", { timeout: "200 millis" })(sql`SELECT pg_sleep(600)`))
+      const { annotations } = yield* line("Slow query")
+      assert.deepInclude(annotations, { operation: "nap", error: "Interrupted" })
+      assert.isAtLeast(annotations.seconds as number, 0.02)
+    })
+  )
+
   it.scoped("a slow query, with name and duration; a hundred of them make one line", () =>
     Effect.gen(function* () {
       const { line, lines, sql } = yield* heard({ slowQueryThreshold: "20 millis", maxConnections: 10 })

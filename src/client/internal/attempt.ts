@@ -116,7 +116,7 @@ export const send = (
       if (error?._tag === "ReadOnlyError" && !work.readOnly) stages.pool.turnedReadOnly()
       if (counts && error?.outcome === "NotApplied") count(-1)
       hooks.answered(error, elapsedMs)
-      stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error)
+      stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error?._tag)
       resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
     },
     !work.isCommit
@@ -126,6 +126,9 @@ export const send = (
     if (answered) return
     slot.onSettled = hooks.settled
     const inFlight = session.abandon(slot)
+    if (inFlight) {
+      stages.recorder.attempt(caller.operation, work.command, (performance.now() - since) / 1000, "Interrupted")
+    }
     if (counts && inFlight && work.settles !== true)
       stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
     if (counts && !inFlight) count(-1)

@@ -30,16 +30,19 @@ export type TransactionOutcome =
 
 /** Told of everything, synchronously; asks nothing. */
 export interface Recorder {
-  /** One attempt of a statement, or of a transaction's own BEGIN, COMMIT, …. */
+  /**
+   * One attempt of a statement, or of a transaction's own BEGIN, COMMIT, …, has ended. `Interrupted`: its caller, or a deadline
+   * of theirs, gave it up in flight. What was never sent is no attempt.
+   */
   readonly attempt: (
     operation: Operation | undefined,
     command: string,
     seconds: number,
-    error: PgError.PgError | undefined
+    failure: PgError.Tag | "Interrupted" | undefined
   ) => void
   readonly retry: (error: PgError.PgError, delayMs: number) => void
   readonly retryRefused: (error: PgError.PgError) => void
-  /** A write was interrupted while in flight; told once more when its connection has settled. */
+  /** A write was interrupted while in flight. How its connection settles is told by the pool. */
   readonly interruptedWrite: (operation: Operation | undefined, what: "statement" | "COMMIT") => void
   /** The COMMIT of a query with side effects failed whose stream was left before its end. */
   readonly streamLost: (error: unknown) => void

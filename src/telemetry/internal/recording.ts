@@ -43,13 +43,13 @@ export const make = ({
   let trouble: "lost" | "refuses" | undefined
   return {
     stages: {
-      attempt: (operation, command, seconds, error) => {
-        metrics.operation(operation?.name ?? command, seconds, error?._tag)
+      attempt: (operation, command, seconds, failure) => {
+        metrics.operation(operation?.name ?? command, seconds, failure)
         if (seconds >= slowQuerySeconds) {
           log.say(LogLevel.Warning, "slow", "Slow query", {
             operation: operation?.name ?? command,
             seconds: round(seconds),
-            ...(error === undefined ? {} : { error: error._tag })
+            ...(failure === undefined ? {} : { error: failure })
           })
         }
       },
