@@ -5,7 +5,7 @@
 
 import { NodeRuntime } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
-import { Effect, Fiber, Layer, Logger, LogLevel } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Logger, LogLevel } from "effect"
 import { ResilientPg } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import { audit } from "./audit.js"
@@ -33,7 +33,7 @@ const demo = Effect.gen(function* () {
   const book = emptyBook()
   const scene: Display.Scene = { book, steps: faults.length, step: 0, fault: "warming up" }
   console.log(
-    `${fibers} fibers on ${bare ? "PgClient.layer" : "ResilientPg.layer"}; ${faults.length} faults to come.\n`
+    `${fibers} fibers on ${bare ? "PgClient.layer" : "ResilientPg.layer"}, ${faults.length} faults to come, in about a minute\n`
   )
   const healed: Array<Healed> = []
   yield* Effect.gen(function* () {
@@ -60,4 +60,11 @@ const demo = Effect.gen(function* () {
 
 const world = Layer.provideMerge(FaultProxy.layerEmbedded, EmbeddedPostgres.layer())
 
-demo.pipe(Effect.provide(world), Logger.withMinimumLogLevel(LogLevel.None), NodeRuntime.runMain)
+demo.pipe(
+  Effect.provide(world),
+  Logger.withMinimumLogLevel(LogLevel.None),
+  NodeRuntime.runMain({
+    // Stopped before the audit it has shown nothing, and is no success.
+    teardown: (exit, onExit) => onExit(Exit.isSuccess(exit) ? 0 : Cause.isInterruptedOnly(exit.cause) ? 130 : 1)
+  })
+)
