@@ -13,7 +13,17 @@ export interface Scene {
   fault: string
 }
 
-const terminal = process.stdout.isTTY === true
+/** A terminal on which a picture can be redrawn. */
+const terminal = process.stdout.isTTY === true && process.env["TERM"] !== "dumb"
+
+const columns = () => (process.stdout.isTTY === true ? process.stdout.columns || 80 : Number.POSITIVE_INFINITY)
+
+/** Broken at spaces where it would be too long, so that a terminal of any width shows all of it; further lines are indented. */
+const fold = (line: string, width = columns()): ReadonlyArray<string> => {
+  if (line.length < width) return [line]
+  const at = line.lastIndexOf(" ", width - 1)
+  return line.slice(0, at).trim() === "" ? [line] : [line.slice(0, at), ...fold(`  ${line.slice(at + 1)}`, width)]
+}
 
 const percentile = (sorted: ReadonlyArray<number>, share: number) =>
   sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
@@ -23,49 +33,72 @@ const bar = (done: number, of: number, width = 28) => {
   return `${"█".repeat(full)}${"░".repeat(width - full)}`
 }
 
+const errorsOf = ({ errors }: Book) => [...errors].map(([tag, n]) => `${tag} ${n}`).join(", ") || "none"
+
 /** What can be seen of the client from inside the program; the bare one shows nothing. */
 const inside = Effect.gen(function* () {
-  const pool = yield* Effect.serviceOption(ResilientPg.ResilientPg)
+  const client = yield* Effect.serviceOption(ResilientPg.ResilientPg)
   const breaker = yield* Effect.serviceOption(CircuitBreaker.CircuitBreaker)
-  if (Option.isNone(pool) || Option.isNone(breaker)) return "bare client: nothing to see inside"
-  const { connecting, idle, max, quarantined, used, waiting } = yield* pool.value.pool
-  const state = yield* breaker.value.state
-  return `breaker ${state.padEnd(8)}  pool ${used} used, ${idle} idle, ${quarantined} settling, ${connecting} connecting of ${max}, ${waiting} waiting`
+  if (Option.isNone(client) || Option.isNone(breaker)) return { breaker: "none", pool: "cannot be seen from outside" }
+  const { connecting, idle, max, quarantined, used, waiting } = yield* client.value.pool
+  return {
+    breaker: yield* breaker.value.state,
+    // In quarantine: a statement on it was given up, and its cancelling is not over.
+    pool: `${used} used, ${idle} idle, ${quarantined} cancelling, ${connecting} connecting, of ${max}; ${waiting} fibers wait`
+  }
 })
 
-const lines = ({ book, fault, step, steps }: Scene, rate: number, client: string) => [
-  `${bar(step, steps)}  ${step}/${steps}  ${fault}`,
-  client,
-  `${book.operations} operations, ${rate.toFixed(0)}/s, ${book.inFlight} in flight`,
-  `errors: ${[...book.errors].map(([tag, n]) => `${tag} ${n}`).join(", ") || "none"}`
-]
+type Inside = Effect.Effect.Success<typeof inside>
 
 /** Draws until interrupted. */
 export const live = (scene: Scene): Effect.Effect<void, never, SqlClient.SqlClient> =>
   Effect.suspend(() => {
-    let before = { at: performance.now(), operations: 0 }
+    const { book } = scene
+    const began = performance.now()
+    let before = { at: began, operations: 0 }
     let drawn = 0
     let said = ""
-    const draw = Effect.map(inside, (client) => {
+
+    /** Operations per second since the last call. */
+    const rate = () => {
       const now = performance.now()
-      const rate = ((scene.book.operations - before.operations) / (now - before.at)) * 1000
-      if (!terminal) {
-        if (scene.fault === said && now - before.at < 5_000) return
-        said = scene.fault
-        before = { at: now, operations: scene.book.operations }
-        console.log(lines(scene, rate, client).slice(0, 1).concat(client).join("  |  "))
-        return
-      }
-      before = { at: now, operations: scene.book.operations }
-      const width = process.stdout.columns ?? 80
-      const text = lines(scene, rate, client).map((line) => `\u001b[2K${line.slice(0, width - 1)}\n`)
-      process.stdout.write(`${drawn > 0 ? `\u001b[${drawn}A` : ""}${text.join("")}`)
-      drawn = text.length
-    })
-    return Effect.asVoid(Effect.repeat(draw, Schedule.spaced("250 millis")))
+      const perSecond = ((book.operations - before.operations) / (now - before.at)) * 1000
+      before = { at: now, operations: book.operations }
+      return `${perSecond.toFixed(0)}/s`
+    }
+    const picture = ({ breaker, pool }: Inside) => {
+      const lines = [
+        `${bar(scene.step, scene.steps)}  ${scene.step}/${scene.steps}  ${scene.fault}`,
+        `breaker: ${breaker}`,
+        `pool: ${pool}`,
+        `operations: ${book.operations}, ${rate()}, ${book.inFlight} in flight`,
+        `errors: ${errorsOf(book)}`
+      ].flatMap((line) => fold(line))
+      // Up to where it began, and all below cleared: the last picture may have had more lines.
+      process.stdout.write(`${drawn > 0 ? `\u001b[${drawn}A\u001b[0J` : ""}${lines.join("\n")}\n`)
+      drawn = lines.length
+    }
+    /** One line when the scene changes, and every five seconds. */
+    const line = ({ breaker, pool }: Inside) => {
+      if (scene.fault === said && performance.now() - before.at < 5_000) return
+      said = scene.fault
+      const seconds = ((performance.now() - began) / 1000).toFixed(0).padStart(3)
+      console.log(`${seconds} s  ${scene.step}/${scene.steps}  ${scene.fault}`)
+      console.log(`       breaker: ${breaker}; pool: ${pool}`)
+      console.log(`       operations: ${book.operations}, ${rate()}; errors: ${errorsOf(book)}`)
+    }
+    return Effect.asVoid(Effect.repeat(Effect.map(inside, terminal ? picture : line), Schedule.spaced("250 millis")))
   })
 
 const kinds: ReadonlyArray<Kind> = ["read", "write", "transfer"]
+
+/** What must never be, in words. */
+const violations = ({ doubled, lied, lost, sum }: Audit): ReadonlyArray<string> => [
+  ...(lost > 0 ? [`${lost} acknowledged writes are missing`] : []),
+  ...(doubled > 0 ? [`${doubled} writes are stored more than once`] : []),
+  ...(lied > 0 ? [`${lied} writes reported as not applied are stored`] : []),
+  ...(sum.found !== sum.expected ? ["the accounts do not add up"] : [])
+]
 
 /** The last word. */
 export const summary = (name: string, book: Book, healed: ReadonlyArray<Healed>, audit: Audit, seconds: number) => {
@@ -76,32 +109,36 @@ export const summary = (name: string, book: Book, healed: ReadonlyArray<Healed>,
   })
   const recovery = healed.map(
     ({ fault, recovery }) =>
-      `  ${fault.padEnd(48)}${recovery === undefined ? "not within 15 s" : `${Duration.toMillis(recovery).toFixed(0)} ms`}`
+      `  ${fault.padEnd(48)}${recovery === undefined ? "over 15 s" : `${Duration.toMillis(recovery).toFixed(0).padStart(4)} ms`}`
   )
   const { acknowledged, defects, doubled, failed, lied, lost, sum, unknown } = audit
   return [
     "",
     `${name}: ${book.operations} operations in ${seconds.toFixed(0)} s`,
     "",
-    "Recovery, from the server's first answer to a connection outside the pool to the program's first success",
+    "Recovery: from the server's first answer to a connection",
+    "of its own until the program's first success",
     ...recovery,
     "",
-    "Latency of successes in ms     count      p50      p95      p99      max",
-    ...latency.map((line) => line.replace(/^ {2}(\S+ *)(?= )/, (_, kind: string) => `  ${kind.padEnd(24)}`)),
+    "Latency of what succeeded, waiting and retries included, in ms",
+    `  ${"".padEnd(10)}${"count".padStart(8)}${["p50", "p95", "p99", "max"].map((of) => of.padStart(9)).join("")}`,
+    ...latency,
     "",
-    `Errors the program saw: ${[...book.errors].map(([tag, n]) => `${tag} ${n}`).join(", ") || "none"}`,
+    ...fold(`Errors the program saw: ${errorsOf(book)}`),
     "",
-    "Audit of the writes against the database",
+    "The writes, transfers included, compared with the database",
     `  acknowledged                     ${acknowledged}`,
     `    of these missing               ${lost}`,
     `  stored more than once            ${doubled}`,
     `  reported as not applied          ${failed}`,
     `    of these stored all the same   ${lied}`,
-    `  reported as unknown              ${unknown.applied + unknown.notApplied} (${unknown.applied} applied, ${unknown.notApplied} not)`,
-    `  defects, nothing reported        ${defects}`,
+    `  reported as unknown, or stopped  ${unknown.applied + unknown.notApplied} (${unknown.applied} applied, ${unknown.notApplied} not)`,
+    `  ended in a defect, untold        ${defects}`,
     `  sum of all accounts              ${sum.found}, expected ${sum.expected}`,
     "",
-    audit.sound ? "Nothing lost, nothing doubled, nothing misreported." : "NOT SOUND: see above.",
+    ...(audit.sound
+      ? ["Nothing lost, nothing doubled, nothing misreported."]
+      : violations(audit).map((violation) => `NOT SOUND: ${violation}.`)),
     ""
   ].join("\n")
 }
