@@ -6,6 +6,7 @@
 import { TypeIdError } from "@effect/platform/Error"
 import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
 
 /** The brand of every `PgError`. */
 export const TypeId: unique symbol = Symbol.for("effect-pg-resilience/PgError")
@@ -21,7 +22,7 @@ export type Phase = "Acquire" | "Begin" | "Execute" | "Savepoint" | "Commit" | "
  */
 export type Outcome = "NotApplied" | "Unknown"
 
-/** How an outcome that is unknown now can be found out later. Plain data: it may be stored, and asked for elsewhere. */
+/** How an outcome that is unknown now can be found out later. Plain data: stored by the schema of that name, asked elsewhere. */
 export type Settlement =
   | {
       readonly mode: "ledger"
@@ -37,6 +38,12 @@ export type Settlement =
       /** Of the server: within one and the same, what it says of the id is to be believed. */
       readonly incarnation: string
     }
+
+/** `Settlement` as plain JSON: to be stored, and asked for by another program. */
+export const Settlement = Schema.Union(
+  Schema.Struct({ mode: Schema.Literal("ledger"), token: Schema.UUID, askBefore: Schema.DateTimeUtc }),
+  Schema.Struct({ mode: Schema.Literal("xid"), xid: Schema.String, incarnation: Schema.String })
+)
 
 /** What every error carries. */
 export interface Failure {

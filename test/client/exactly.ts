@@ -1,4 +1,5 @@
 /** A client through a proxy, a table of payments that numbers its rows, and a ledger: for transactions that get lost. */
+import { SqlClient } from "@effect/sql"
 import { Array as Arr, Effect, Ref } from "effect"
 import { PgError, Transaction } from "effect-pg-resilience"
 import { FaultProxy } from "effect-pg-resilience/testing"
@@ -33,7 +34,7 @@ export const ledgered = (options: Parameters<typeof clientOf>[0] = {}) =>
     const client = yield* clientOf({ url: proxy.url(url), ...options })
     /** Past the proxy. */
     const direct = yield* clientOf({ url, ...options })
-    yield* Effect.provide(Transaction.createLedger, direct.context)
+    yield* Effect.provideService(Transaction.ledgerMigration(options.ledger), SqlClient.SqlClient, direct.sql)
     const messages: Array<FaultProxy.FrontendMessage> = []
     yield* proxy.cut({ on: (message) => messages.push(message) < 0, when: "before" })
     const runs = yield* Ref.make(0)
