@@ -205,6 +205,14 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
     })
   )
 
+  it.scoped("a transaction that holds its connection for long, with its span", () =>
+    Effect.gen(function* () {
+      const { line, sql } = yield* heard({ leakThreshold: "50 millis" })
+      const { annotations } = yield* sql.withTransaction(line("Connection held for long"))
+      assert.match(String(annotations.span), /^sql\.transaction \w+/)
+    })
+  )
+
   it.scoped("a slow query that its deadline ended", () =>
     Effect.gen(function* () {
       const { line, sql } = yield* heard({ slowQueryThreshold: "20 millis" })
