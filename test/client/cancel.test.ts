@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, layer } from "@effect/vitest"
-import { Array as Arr, Effect, Exit, Fiber, Random, Ref, Stream } from "effect"
+import { Array as Arr, Effect, Exit, Fiber, Random, Redacted, Ref, Stream } from "effect"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as Remains from "../support/Remains.js"
 import * as TestPg from "../support/TestPg.js"
@@ -160,22 +160,26 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Cance
 layer(EmbeddedPostgres.layer(), { excludeTestServices: true, timeout: "60 seconds" })(
   "Cancelling by TLS and by socket file",
   (it) => {
-    it.scoped("goes through TLS like the session itself", () =>
-      Effect.gen(function* () {
-        const server = yield* EmbeddedPostgres.EmbeddedPostgres
-        yield* certificate(server.dataDir)
-        yield* server.setting("ssl", true)
-        const { proxy, url } = yield* proxied
-        const client = yield* clientOf({ url, maxConnections: 1, ssl: { rejectUnauthorized: false } })
-        assert.deepStrictEqual(yield* client.sql`SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()`, [
-          { ssl: true }
-        ])
-        yield* settles(client)
-        // In the clear it would have been seen here.
-        assert.strictEqual((yield* proxy.stats).cancelRequests, 0)
-        assert.strictEqual((yield* proxy.stats).attempted, 2)
-      })
-    )
+    for (const negotiation of ["postgres", "direct"]) {
+      it.scoped(`goes through TLS like the session itself, negotiated the ${negotiation} way`, () =>
+        Effect.gen(function* () {
+          const server = yield* EmbeddedPostgres.EmbeddedPostgres
+          yield* certificate(server.dataDir)
+          yield* server.setting("ssl", true)
+          const { proxy, url } = yield* proxied
+          const secure = new URL(Redacted.value(url))
+          secure.search = `sslmode=no-verify&sslnegotiation=${negotiation}`
+          const client = yield* clientOf({ url: Redacted.make(secure.href), maxConnections: 1 })
+          assert.deepStrictEqual(yield* client.sql`SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()`, [
+            { ssl: true }
+          ])
+          yield* settles(client)
+          // In the clear it would have been seen here.
+          assert.strictEqual((yield* proxy.stats).cancelRequests, 0)
+          assert.strictEqual((yield* proxy.stats).attempted, 2)
+        })
+      )
+    }
 
     it.scoped("goes to the same socket file as the session itself", () =>
       Effect.gen(function* () {

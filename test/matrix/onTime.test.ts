@@ -1,4 +1,5 @@
 /** A limit ends the wait for it on time, whatever holds the work up: the caller is back while that is still on. */
+import { monitorEventLoopDelay } from "node:perf_hooks"
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { Context, Duration, Effect, Exit, Fiber, Layer, Logger, LogLevel, Option, type Scope, Stream } from "effect"
@@ -89,6 +90,9 @@ layer(Matrix.server, { excludeTestServices: true, timeout: "60 seconds" })("A li
         const sql = Context.get(client, PgClient.PgClient)
 
         const end = yield* begin(world, sql)
+        // Lateness that this process made itself is nobody else's.
+        const loop = monitorEventLoopDelay({ resolution: 5 })
+        loop.enable()
         const waiting = yield* Effect.forEach(Object.entries(operations(sql)), ([name, operation]) =>
           Effect.map(Effect.fork(Effect.timed(Effect.exit(Effect.provide(operation, client)))), (fiber) => ({
             name,
@@ -108,7 +112,9 @@ layer(Matrix.server, { excludeTestServices: true, timeout: "60 seconds" })("A li
             assert.strictEqual(ending(exit), sent ? "OutcomeUnknownError" : "QueryTimeoutError")
           }
         }
-        console.log(`late while ${what}: ${late.join(", ")}`)
+        loop.disable()
+        const stood = `the event loop stood still for up to ${Math.round(loop.max / 1e6)} ms`
+        console.log(`late while ${what}: ${late.join(", ")}; ${stood}`)
 
         yield* end
         yield* TestPg.eventually(Effect.exit(sql`SELECT 1`), Exit.isSuccess, { message: "it does not recover" })
