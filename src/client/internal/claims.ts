@@ -7,7 +7,6 @@
  */
 import * as Effect from "effect/Effect"
 import type { QueryArrayResult } from "pg"
-import { copy } from "../../error/internal/build.js"
 import type * as PgError from "../../error/PgError.js"
 import type { Options } from "../Transaction.js"
 import type { Held } from "./held.js"
@@ -100,8 +99,4 @@ const claimed = (stages: Stages, caller: Caller, held: Held, { kind, token }: To
 const explained =
   ({ ledger: { schema, table } }: Stages) =>
   (error: PgError.PgError): PgError.PgError =>
-    error.phase === "Begin" && ledger.isMissing(error)
-      ? copy(error, {
-          message: `the table "${schema}.${table}", in which transactions that run exactly once leave their tokens, does not exist: run Transaction.createLedger once, as a program's start or a migration does. Nothing was applied`
-        })
-      : error
+    error.phase === "Begin" ? ledger.explained(error, `${schema}.${table}`) : error

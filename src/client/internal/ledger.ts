@@ -5,6 +5,7 @@
  * Tokens are our own UUIDs, and go in as literals, because the insert travels in BEGIN's message, which has no parameters.
  * Never `ON CONFLICT`: it would turn the refusal, which is what settles, into a success.
  */
+import { copy } from "../../error/internal/build.js"
 import type * as PgError from "../../error/PgError.js"
 
 /** Where the ledger is. */
@@ -53,7 +54,15 @@ export const isRefusal = (ledger: Ledger, error: PgError.PgError): boolean =>
   error.constraint === constraintOf(ledger)
 
 /** SQLSTATE undefined_table. */
-export const isMissing = (error: PgError.PgError): boolean => error.sqlState === "42P01"
+const undefinedTable = "42P01"
+
+/** An error of a statement on one of our tables: if that is not there, with how to create it. */
+export const explained = (error: PgError.PgError, table: string): PgError.PgError =>
+  error.sqlState === undefinedTable
+    ? copy(error, {
+        message: `the table "${table}", which transactions that run exactly once need, does not exist: run Transaction.createLedger once, as a program's start or a migration does. Nothing was applied`
+      })
+    : error
 
 /**
  * Ends what blocks the insert of backend `$1`, if that is a transaction whose client has gone: an earlier attempt that was
@@ -113,11 +122,13 @@ export const create = (ledger: Place): ReadonlyArray<string> => [
          created_at timestamptz NOT NULL DEFAULT now()
        ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
      END IF;
-     CREATE TABLE IF NOT EXISTS ${keysOf(ledger)} (
-       key text PRIMARY KEY,
-       fingerprint text,
-       result json,
-       expires_at timestamptz NOT NULL
-     );
+     IF to_regclass(${literal(keysOf(ledger))}) IS NULL THEN
+       CREATE TABLE ${keysOf(ledger)} (
+         key text PRIMARY KEY,
+         fingerprint text,
+         result json,
+         expires_at timestamptz NOT NULL
+       );
+     END IF;
    END $ledger$`
 ]

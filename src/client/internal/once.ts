@@ -44,9 +44,14 @@ export const once = <A, I, R1, E, R>(
       : result === null
         ? Schema.decodeUnknown(schema)(undefined)
         : Schema.decode(Schema.parseJson(schema))(result)
+  const take = Effect.mapError(
+    execute(ledger.takeKey(options), [key, fingerprint ?? null, Duration.toMillis(ttl)]),
+    (error) =>
+      PgError.toSqlError(ledger.explained(PgError.fromSqlError(error), `${options.schema}.${options.table}_keys`))
+  )
   return Effect.gen(function* () {
     while (true) {
-      const taken = yield* execute(ledger.takeKey(options), [key, fingerprint ?? null, Duration.toMillis(ttl)])
+      const taken = yield* take
       if (taken.length > 0) return yield* run
       const [found] = (yield* execute(ledger.keyTaken(options), [key])) as ReadonlyArray<Taken>
       // Else it expired in this very moment, and somebody deleted it.

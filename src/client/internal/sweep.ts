@@ -33,15 +33,17 @@ export const make = (
   let gathered = false
   let used = false
 
-  const flush: Effect.Effect<void> = Effect.suspend(() => {
-    if (tokens.length === 0) return Effect.void
-    const some = tokens.splice(0, batch)
+  /** So many: what comes while they are deleted is gathered again, or a busy program would delete it one by one. */
+  const forget = (count: number): Effect.Effect<void, unknown> => {
+    if (count <= 0) return Effect.void
+    const some = tokens.splice(0, Math.min(batch, count))
     return execute(ledger.forget(options), [some]).pipe(
       // Whatever became of it: to delete them twice is as good as once.
       Effect.onError(() => Effect.sync(() => void tokens.unshift(...some))),
-      Effect.zipRight(flush)
+      Effect.zipRight(Effect.suspend(() => forget(count - batch)))
     )
-  }).pipe(Effect.ignore)
+  }
+  const flush = Effect.ignore(Effect.suspend(() => forget(tokens.length)))
 
   const inBatches = (sql: string, params: ReadonlyArray<unknown>): Effect.Effect<void> =>
     Effect.flatMap(execute(sql, [...params, batch]), (deleted) =>
