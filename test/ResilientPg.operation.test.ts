@@ -79,9 +79,10 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
           { batching: true, concurrency: "unbounded" }
         )
       )
-      // Back while the one statement of both still waits for the lock.
+      // Back while the one statement of both waits for the lock, and goes on to do so.
       assert.include(["QueryTimeoutError", "OutcomeUnknownError"], yield* Deferred.await(late))
-      assert.strictEqual(yield* waitingForLock("SELECT id FROM"), 1)
+      yield* TestPg.eventually(waitingForLock("SELECT id FROM"), (n) => n === 1)
+      assert.isNull(both.unsafePoll())
       yield* failure(inside.execute(3))
       yield* TestPg.eventually(waitingForLock("SELECT id FROM"), (n) => n === 1)
       yield* lock.release

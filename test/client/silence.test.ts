@@ -1,11 +1,23 @@
 /** A network that went silent: noticed by what was given up on it, by LISTEN's own pings, and by TCP in the long run. */
 import * as Net from "node:net"
 import { assert, layer } from "@effect/vitest"
-import { Array as Arr, Clock, Context, Effect, identity, Redacted, Ref, Stream, TestClock, TestContext } from "effect"
+import {
+  Array as Arr,
+  Clock,
+  Context,
+  Effect,
+  Fiber,
+  identity,
+  Redacted,
+  Ref,
+  Stream,
+  TestClock,
+  TestContext
+} from "effect"
 import { CircuitBreaker, Listen, type PgError, ResilienceConfig } from "effect-pg-resilience"
 import * as connector from "../../src/client/internal/connect.js"
 import * as TestPg from "../support/TestPg.js"
-import { clientOf, proxied } from "./support.js"
+import { clientOf, executing, hold, proxied } from "./support.js"
 
 /** Sockets that keep what they are asked for. */
 const recorded = () => {
@@ -52,6 +64,20 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Silen
       yield* TestPg.eventually(snapshot, ({ failures }) => failures === 1)
       assert.isAbove((yield* pool).generation, before.generation)
       assert.isEmpty(changes)
+    })
+  )
+
+  it.scoped("on a reserved connection makes all others suspect while it is still held", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      const { pool, sql } = yield* clientOf({ url })
+      const { connection } = yield* hold(sql)
+      yield* connection.executeRaw("SELECT 1", [])
+      const before = yield* pool
+      yield* proxy.blackHole({ existing: true, new: true })
+      yield* Effect.timeoutOption(connection.executeRaw("SELECT pg_sleep(600)", []), "50 millis")
+      yield* TestPg.eventually(pool, ({ generation }) => generation > before.generation)
+      assert.strictEqual((yield* pool).used, 1)
     })
   )
 
@@ -145,7 +171,9 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Silen
       const { pool, sql } = yield* clientOf({ url: Redacted.make(byName.href), stream, maxConnections: 1 })
       yield* sql`SELECT 1`
       const reached = sockets[0]!.socket.remoteAddress
-      yield* Effect.timeoutOption(sql`SELECT pg_sleep(600)`, "50 millis")
+      const fiber = yield* Effect.fork(sql`SELECT pg_sleep(601)`)
+      yield* TestPg.eventually(executing("SELECT pg_sleep(601)"), (n) => n === 1)
+      yield* Fiber.interrupt(fiber)
       yield* TestPg.eventually(pool, ({ idle }) => idle === 1)
       assert.strictEqual((yield* proxy.stats).cancelRequests, 1)
       assert.deepStrictEqual(sockets[0]!.connects, [[Number(byName.port), "localhost"]])
