@@ -32,6 +32,8 @@ export interface Options {
   readonly weather: Weather
   /** Ends when so many actions have been cut short. */
   readonly cuts: number
+  /** Goes on until each kind of work has ended both ways, but for no more than five times as many actions. Default false. */
+  readonly thorough?: boolean
   readonly fibers?: number
   readonly onProgress?: (book: Book.Book) => void
 }
@@ -120,7 +122,7 @@ const cutting = (seed: number, book: Book.Book, database: string) =>
   })
 
 /** The book of one storm, violations included. */
-export const run = ({ cuts, fibers = 12, onProgress = () => {}, seed, weather }: Options) =>
+export const run = ({ cuts, fibers = 12, onProgress = () => {}, seed, thorough = false, weather }: Options) =>
   Effect.gen(function* () {
     const proxy = yield* FaultProxy.FaultProxy
     const database = yield* TestPg.database
@@ -132,10 +134,14 @@ export const run = ({ cuts, fibers = 12, onProgress = () => {}, seed, weather }:
     const delay = random.pick({ 0: 2, 2: 2, 15: 1 })
     yield* proxy.latency({ delay: Number(delay), jitter: Number(delay), seed })
 
+    const going = () => {
+      if (book.violations.length > 0) return false
+      return book.cuts < cuts || (thorough && book.actions < 5 * cuts && Book.unseen(book).length > 0)
+    }
     const worker = (fiber: number) => {
       let n = 0
       return Effect.whileLoop({
-        while: () => book.cuts < cuts && book.violations.length === 0,
+        while: going,
         body: () => Act.perform(book, Plan.action(seed, fiber, n++), limits[weather], mayFail[weather]),
         step: () => onProgress(book)
       })
