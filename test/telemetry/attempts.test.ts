@@ -1,31 +1,17 @@
 /** What becomes of single attempts, as a layer tells it: on spans, in metrics. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Metric, MetricState, Tracer } from "effect"
+import { Effect, Exit, Tracer } from "effect"
 import { Operation } from "effect-pg-resilience"
 import {
   ATTEMPT_FAILED,
   ATTEMPT_NUMBER,
   ERROR_TYPE,
   OPERATION_NAME,
-  POOL_NAME,
   RESPONSE_STATUS_CODE
 } from "../../src/telemetry/names.js"
 import { clientOf, hold } from "../client/support.js"
 import * as TestPg from "../support/TestPg.js"
-
-/** How many values each histogram or counter of this pool has, by the labels that are asked for. */
-const counted = (poolName: string, name: string, ...by: ReadonlyArray<string>) =>
-  Effect.map(Metric.snapshot, (pairs) => {
-    const counts: Record<string, number> = {}
-    for (const { metricKey, metricState } of pairs) {
-      const labels = new Map(metricKey.tags.map(({ key, value }) => [key, value]))
-      if (metricKey.name !== name || labels.get(POOL_NAME) !== poolName) continue
-      if (!MetricState.isHistogramState(metricState) && !MetricState.isCounterState(metricState)) continue
-      const key = by.map((label) => labels.get(label) ?? "").join(" ")
-      counts[key] = (counts[key] ?? 0) + Number(metricState.count)
-    }
-    return counts
-  })
+import { counted } from "./counted.js"
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Attempts", (it) => {
   it.scoped("that are given up in flight have a duration like those that end", () =>
