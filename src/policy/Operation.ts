@@ -47,7 +47,8 @@ const limitOf = (kind: Kind, limits: Limits): number =>
  * not: a transaction is repeated as a whole or not at all. Around a batched resolver request the deadline bounds the
  * waiting caller; to bound the statement, put the operation inside the resolver.
  *
- * Fails with `QueryTimeoutError` when the deadline passes, or `OutcomeUnknownError` when a write was in flight then.
+ * Fails with `QueryTimeoutError` when the deadline passes; with `OutcomeUnknownError` if by then a write was sent that was
+ * not certainly refused, and may be made only once: what the operation did so far stays done.
  *
  * @example
  * import { Operation } from "effect-pg-resilience"

@@ -1,4 +1,4 @@
-/** One row of the failure matrix (DESIGN, section 3): what happens, as a program that runs on any client. */
+/** One row of the failure matrix: what happens, as a program that runs on any client. */
 import type { Effect, Scope } from "effect"
 import type { World } from "./world.js"
 

@@ -1,5 +1,5 @@
 /**
- * Settling a statement that nobody waits for any more (DESIGN: "Cancelling"), so that its connection may be used again.
+ * Settling a statement that nobody waits for any more, so that its connection may be used again.
  *
  * Invariants:
  * 1. A CancelRequest names a server process, not a statement: it goes out only while the abandoned statement is the one
