@@ -42,7 +42,8 @@ export interface Options {
    * still tell what was not applied, and else fails with `OutcomeUnknownError`. Default false.
    *
    * `retry` is on with it, unless it is set to `false`; the body may run more than once either way, as with the ledger only
-   * a second attempt can ask. Of the outermost transaction only; of a `readOnly` one there is nothing to find out.
+   * a second attempt can ask. Of the outermost transaction only; of a `readOnly` one there is nothing to find out. An answer to
+   * COMMIT is waited for 5 seconds, or half of the time that is left, before it is taken for lost and asked about.
    */
   readonly exactlyOnce?: boolean | "ledger" | "xid" | undefined
 }
@@ -102,11 +103,13 @@ export const serializable = <A, E, R>(effect: Effect.Effect<A, E, R>, options: O
 
 /**
  * What became of a transaction, or a statement, that was to happen exactly once and ended with `OutcomeUnknownError`; or of its
- * `settlement`, which is plain data. The answer stays true: after `NotApplied`, an attempt that is still under way somewhere
- * is refused, and fails with `TransactionAbortedError`.
+ * `settlement`, which is plain data (`PgError.Settlement` is its schema). The ledger's answer stays true: after `NotApplied`,
+ * an attempt that is still under way somewhere is refused, and fails with `TransactionAbortedError`. By the server's ids it is
+ * what became of that one attempt.
  *
- * Asks until it knows, within `timeout` (default: the layer's `timeouts.transaction`); then it fails with what kept it from
- * knowing. An error without a `settlement` was not of work that is to happen exactly once: `InvalidOptionsError`.
+ * Asks on a connection of its own, also inside a transaction, until it knows, within `timeout` (default: the layer's
+ * `timeouts.transaction`); then it fails with `QueryTimeoutError`, and before that with what no waiting mends. An error without
+ * a `settlement` was not of work that is to happen exactly once, or nobody will ever know: `InvalidOptionsError`.
  */
 export const outcome = (
   asked: PgError.OutcomeUnknownError | PgError.Settlement,

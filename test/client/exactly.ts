@@ -33,7 +33,7 @@ export const ledgered = (options: Parameters<typeof clientOf>[0] = {}) =>
     const { proxy } = yield* proxied
     const client = yield* clientOf({ url: proxy.url(url), ...options })
     /** Past the proxy. */
-    const direct = yield* clientOf({ url, ...options })
+    const direct = yield* clientOf({ url, ...options, poolName: "direct" })
     yield* Effect.provideService(Transaction.ledgerMigration(options.ledger), SqlClient.SqlClient, direct.sql)
     const messages: Array<FaultProxy.FrontendMessage> = []
     yield* proxy.cut({ on: (message) => messages.push(message) < 0, when: "before" })

@@ -107,7 +107,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("What 
       assert.strictEqual(yield* once(read), 1)
       assert.strictEqual(runs, 4)
       yield* proxy.swallowReply({ on: commit, ending: "blackHole" })
-      assert.strictEqual(yield* once(read, { timeout: "6 seconds" }), 1)
+      assert.strictEqual(yield* once(read, { timeout: "3 seconds" }), 1)
       // Without anybody to acknowledge it, the first attempt's token stays until the retention is over.
       yield* TestPg.eventually(ledger, (rows) => rows.length === 2)
     })
@@ -170,7 +170,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("What 
     Effect.gen(function* () {
       const { ask, insert, once, proxy } = yield* ledgered()
       const bounded = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-        unknown(Operation.named("outer", { timeout: "1500 millis" })(effect))
+        unknown(Operation.named("outer", { timeout: "1 second" })(effect))
       yield* proxy.swallowReply({ on: commit })
       const applied = yield* bounded(once(Effect.zipLeft(insert(1), proxy.refuse)))
       yield* proxy.accept
@@ -300,6 +300,22 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("What 
       )
       assert.deepStrictEqual(yield* kept, [{ id: row!.id, n: 7 }])
       assert.lengthOf(tokens(), 1)
+    })
+  )
+
+  it.scoped("asks with the only connection of a pool, too", () =>
+    Effect.gen(function* () {
+      const { insert, kept, once, pool, proxy, runs } = yield* ledgered({ maxConnections: 1 })
+      yield* proxy.swallowReply({ on: commit, ending: "close" })
+      const applied = yield* once(insert(1))
+      yield* proxy.hold({ on: commit })
+      const anew = yield* once(insert(2), { timeout: "4 seconds" })
+      assert.deepStrictEqual(yield* kept, [
+        { id: applied, n: 1 },
+        { id: anew, n: 2 }
+      ])
+      assert.strictEqual(yield* runs, 3)
+      yield* TestPg.eventually(pool, ({ used }) => used === 0)
     })
   )
 })

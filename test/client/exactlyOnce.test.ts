@@ -24,7 +24,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Trans
       Effect.gen(function* () {
         const { insert, kept, once, proxy, runs } = yield* ledgered()
         yield* proxy.swallowReply({ on: commit, ending })
-        const id = yield* once(insert(7), { timeout: "6 seconds" })
+        const id = yield* once(insert(7), { timeout: "4 seconds" })
         assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
         assert.strictEqual(yield* runs, 1)
       })
@@ -47,7 +47,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Trans
     Effect.gen(function* () {
       const { insert, kept, once, proxy, runs } = yield* ledgered()
       const hold = yield* proxy.hold({ on: commit })
-      const id = yield* once(insert(7), { timeout: "6 seconds" })
+      const id = yield* once(insert(7), { timeout: "4 seconds" })
       assert.deepStrictEqual(yield* kept, [{ id, n: 7 }])
       assert.strictEqual(yield* runs, 2)
       yield* hold.release

@@ -151,6 +151,8 @@ export const commit = (
       if (settles) {
         patience = setTimeout(() => {
           Effect.runSync(givenUp)
+          // To wait for it any longer would keep the place of a connection from whoever asks.
+          lease.session.destroy(terminated("COMMIT was not answered in time"))
           // What else came through the same network is no better.
           stages.pool.suspect()
           resume(Effect.fail(silent(held.wrote ? "Unknown" : "NotApplied")))

@@ -138,9 +138,15 @@ const asking =
   (stages: Stages, attributes: ReadonlyArray<readonly [string, unknown]>): Asked =>
   (use) =>
     Effect.mapError(
-      apart(within(stages, onLevel(stages, use), { readOnly: true }, attributes, "again", (error) => error)),
+      apart(within(uncounted(stages), onLevel(stages, use), { readOnly: true }, attributes, "again", (error) => error)),
       (error) => (PgError.isPgError(error) ? error : PgError.fromSqlError(error))
     )
+
+/** What is asked about transactions is none of the program's. */
+const uncounted = (stages: Stages): Stages => ({
+  ...stages,
+  recorder: { ...stages.recorder, transaction: () => {} }
+})
 
 /** Not part of whatever transaction the fiber is in: the answer is to stay true without it. */
 const apart = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -177,7 +183,7 @@ export const makeTransactor = (
         Effect.withFiberRuntime((fiber) => {
           const caller = callerOf(fiber)
           const fence = (claim: Claim) =>
-            apart(within(stages, Effect.void, {}, attributes, "again", (error) => error, claim))
+            apart(within(uncounted(stages), Effect.void, {}, attributes, "again", (error) => error, claim))
           return tracked(stages, outcomeOf(stages, caller, fence, asking(stages, attributes), settlement))
         }),
         options
