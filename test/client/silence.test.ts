@@ -15,6 +15,7 @@ import {
   TestContext
 } from "effect"
 import { CircuitBreaker, Listen, type PgError, ResilienceConfig } from "effect-pg-resilience"
+import { FaultProxy } from "effect-pg-resilience/testing"
 import * as connector from "../../src/client/internal/connect.js"
 import * as TestPg from "../support/TestPg.js"
 import { clientOf, executing, hold, proxied } from "./support.js"
@@ -145,6 +146,20 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Silen
       assert.deepInclude(yield* pool, { total: 0, used: 0 })
       assert.lengthOf(yield* sql`SELECT 1`, 1)
     })
+  )
+
+  it.scoped(
+    "after goodbye costs no place in the pool; the socket is counted until it is closed, half a second later",
+    () =>
+      Effect.gen(function* () {
+        const { proxy, url } = yield* proxied
+        const { pool, sql } = yield* clientOf({ url, maxConnections: 1, maxUses: 1 })
+        yield* proxy.hold({ on: FaultProxy.kind("Terminate"), times: Number.POSITIVE_INFINITY })
+        yield* sql`SELECT 1`
+        assert.deepInclude(yield* pool, { total: 0, closing: 1 })
+        yield* sql`SELECT 1`
+        yield* TestPg.eventually(pool, ({ closing }) => closing === 0)
+      })
   )
 
   for (const keepAlive of [undefined, false]) {
