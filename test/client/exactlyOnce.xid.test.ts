@@ -41,8 +41,8 @@ describe("What the server's words about an id are worth", () => {
   })
 })
 
-/** Nobody but the tests takes ids, and what is not committed with a flush is not flushed for long. */
-const server = EmbeddedPostgres.layer({ settings: { fsync: false, autovacuum: false, wal_writer_delay: "10s" } })
+/** Nobody but the tests takes ids. */
+const server = EmbeddedPostgres.layer({ settings: { fsync: false, autovacuum: false } })
 
 /** A body that tells its id, whose COMMIT did not arrive before the server crashed; then somebody else commits, or not. */
 const crashed = (options: { readonly exactlyOnce: "ledger" | "xid"; readonly somebody: boolean }) =>
@@ -56,7 +56,11 @@ const crashed = (options: { readonly exactlyOnce: "ledger" | "xid"; readonly som
       ids.push(row!.xid)
       return id
     })
-    yield* sql`SELECT 1`
+    // From here on nothing is flushed but by a COMMIT.
+    const [writer] = yield* TestPg.control<{ pid: number }>(
+      "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+    )
+    process.kill(writer!.pid, "SIGSTOP")
     const held = yield* proxy.hold({ on: commit })
     const fiber = yield* Effect.fork(once(body, { exactlyOnce: options.exactlyOnce }))
     yield* held.happened()
