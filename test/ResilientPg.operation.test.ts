@@ -32,6 +32,15 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
     })
   )
 
+  it.scoped("without a deadline wait for the circuit no longer than for a connection", () =>
+    Effect.gen(function* () {
+      const { context, sql } = yield* clientOf({ acquireTimeout: "100 millis" })
+      yield* Context.get(context, CircuitBreaker.CircuitBreaker).forceOpen
+      const wait = Operation.named("patient", { whenOpen: "wait", timeout: "infinity" })
+      assert.strictEqual((yield* failure(wait(sql`SELECT 1`)))._tag, "CircuitOpenError")
+    })
+  )
+
   it.scoped("marked idempotent, a write whose answer gets lost is made again; inside another operation it is not", () =>
     Effect.gen(function* () {
       const { proxy, url } = yield* proxied
@@ -122,6 +131,43 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
       yield* TestPg.eventually(Ref.get(retries), (n) => n >= 2 || fiber.unsafePoll() !== null)
       yield* proxy.accept
       assert.deepStrictEqual(yield* Fiber.join(fiber), [{ one: 1 }])
+    })
+  )
+
+  it.scoped("whose delay would cross the deadline are not waited for: the failure comes at once", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      const { sql } = yield* clientOf({ url, retry: { ConnectionError: Schedule.spaced("1 minute") } })
+      yield* proxy.cut({ on: FaultProxy.query(/^SELECT 1/), when: "before" })
+      const error = yield* failure(Operation.named("brief", { timeout: "50 seconds" })(sql`SELECT 1`))
+      assert.deepInclude({ ...error }, { _tag: "ConnectionError", attempts: 1, operation: "brief" })
+    })
+  )
+
+  it.scoped("of work that is under way wait for the circuit, which refuses newcomers", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      let opened: Effect.Effect<void> = Effect.void
+      const ConnectionError = Schedule.tapInput(Schedule.recurs(1), () => opened)
+      const { context, sql } = yield* clientOf({ url, retry: { ConnectionError } })
+      const breaker = Context.get(context, CircuitBreaker.CircuitBreaker)
+      opened = breaker.forceOpen
+      yield* proxy.cut({ on: FaultProxy.query(/^SELECT 1/), when: "before" })
+      const fiber = yield* Effect.fork(sql`SELECT 1 AS one`)
+      yield* TestPg.eventually(breaker.snapshot, ({ waiting }) => waiting === 1 || fiber.unsafePoll() !== null)
+      assert.strictEqual((yield* failure(sql`SELECT 1`))._tag, "CircuitOpenError")
+      yield* breaker.reset
+      assert.deepStrictEqual(yield* Fiber.join(fiber), [{ one: 1 }])
+    })
+  )
+
+  it.scoped("are counted in the error, which names the operation", () =>
+    Effect.gen(function* () {
+      const { sql } = yield* clientOf({ retry: { SerializationError: Schedule.recurs(2) } })
+      yield* sql`CREATE FUNCTION contend() RETURNS int LANGUAGE plpgsql AS 'BEGIN RAISE serialization_failure; END'`
+      yield* Effect.addFinalizer(() => TestPg.control("DROP FUNCTION contend"))
+      const error = yield* failure(Operation.named("contended")(sql`SELECT contend()`))
+      assert.deepInclude({ ...error }, { _tag: "SerializationError", attempts: 3, operation: "contended" })
     })
   )
 

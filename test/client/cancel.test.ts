@@ -57,6 +57,24 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Cance
     })
   )
 
+  it.scoped(
+    "after a cancel one empty query goes first, to be hit by what comes late, and nobody else's meanwhile",
+    () =>
+      Effect.gen(function* () {
+        const { proxy, url } = yield* proxied
+        const client = yield* clientOf({ url, maxConnections: 1 })
+        const before = yield* client.pid
+        const empty = yield* proxy.hold({ on: ({ kind, text }) => kind === "Query" && text === "" })
+        yield* interruptMidway(client)
+        const next = yield* Effect.fork(client.sql`SELECT pg_backend_pid() AS pid`)
+        yield* TestPg.eventually(empty.count, (n) => n === 1)
+        assert.deepInclude(yield* client.pool, { quarantined: 1, idle: 0 })
+        assert.isNull(next.unsafePoll())
+        yield* empty.release
+        assert.deepStrictEqual(yield* Fiber.join(next), [{ pid: before }])
+      })
+  )
+
   it.scoped("500 interruptions at random moments hit nobody who was not interrupted", () =>
     Effect.gen(function* () {
       const { pool, sessions, sql } = yield* clientOf({ maxConnections: 4, retry: false })
