@@ -1,5 +1,6 @@
 /**
- * Exactly once: a network that loses the answers to COMMIT, and payments that are made once all the same.
+ * Exactly once: a network that loses the answers to COMMIT, and payments that are made once all the same. It
+ * brings a server of its own, whatever `DATABASE_URL` says, and logs at INFO and ERROR what the network does to it.
  *
  *   npx tsx examples/exactly-once.ts
  */
@@ -32,7 +33,7 @@ const program = (proxy: FaultProxy.FaultProxy["Type"]) =>
 
     // Without it nobody knows, and whoever tries again may pay twice.
     yield* loseAnAnswer
-    const unknown = yield* Effect.flip(Transaction.run(pay(10)))
+    const unknown = yield* Effect.flip(Transaction.run(pay(10), { name: "pay" }))
     yield* Effect.log(`plain: ${unknown._tag}, ${yield* payments} payment stored`)
 
     // It is found out, and the value is that of what was stored.

@@ -4,7 +4,7 @@
  *
  *   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 npx tsx examples/opentelemetry.ts
  *
- * Without a collector there the program runs all the same.
+ * Without a collector there the program runs all the same. It brings a PostgreSQL of its own, whatever `DATABASE_URL` says.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"

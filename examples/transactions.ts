@@ -20,7 +20,7 @@ const balance = (id: number) =>
 const add = (id: number, amount: number) =>
   Effect.flatMap(SqlClient.SqlClient, (sql) => sql`UPDATE accounts SET balance = balance + ${amount} WHERE id = ${id}`)
 
-/** Reads before it writes, so two of them at once can not both be right: one is repeated, from its beginning. */
+/** Reads before it writes, so two of them at once cannot both be right: one is repeated, from its beginning. */
 const transfer = (from: number, to: number, amount: number) =>
   Effect.gen(function* () {
     if ((yield* balance(from)) < amount) return yield* Effect.fail("not enough money" as const)
@@ -30,7 +30,6 @@ const transfer = (from: number, to: number, amount: number) =>
 
 const program = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
-  yield* sql`DROP TABLE IF EXISTS accounts`
   yield* sql`CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL CHECK (balance >= 0))`
   yield* sql`INSERT INTO accounts VALUES (1, 100), (2, 100)`
 

@@ -6,7 +6,7 @@
 
 import { NodeRuntime } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
-import { Effect } from "effect"
+import { Duration, Effect } from "effect"
 import { Operation, PgError } from "effect-pg-resilience"
 import { database } from "./database.js"
 
@@ -19,9 +19,9 @@ const register = (email: string) =>
     Operation.named("register-user", { timeout: "2 seconds" }),
     // The program's own business: the address is taken. `constraint` says which rule it was.
     Effect.catchTag("UniqueViolation", ({ constraint }) => Effect.succeed(`taken (${constraint})` as const)),
-    // Nothing was sent: say so, and when to come back.
-    Effect.catchTag("CircuitOpenError", "PoolTimeoutError", ({ retryAfter }) =>
-      Effect.succeed(`busy, try again${retryAfter === undefined ? "" : " later"}` as const)
+    // Nothing was sent: say so, and when to come back, where that is known.
+    Effect.catchTag("CircuitOpenError", "PoolTimeoutError", ({ retryAfter = Duration.seconds(1) }) =>
+      Effect.succeed(`busy, try again in ${Duration.format(retryAfter)}` as const)
     ),
     // The one case in which repeating could do it twice: look first.
     Effect.catchTag("OutcomeUnknownError", ({ reason }) => Effect.succeed(`unknown after ${reason._tag}` as const))
@@ -29,8 +29,7 @@ const register = (email: string) =>
 
 const program = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
-  yield* sql`CREATE TABLE IF NOT EXISTS users (email text PRIMARY KEY)`
-  yield* sql`TRUNCATE users`
+  yield* sql`CREATE TABLE users (email text PRIMARY KEY)`
   yield* Effect.log(yield* register("ada@example.com"))
   yield* Effect.log(yield* register("ada@example.com"))
 
