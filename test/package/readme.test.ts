@@ -2,12 +2,15 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { PgError } from "effect-pg-resilience"
+import { PgError, ResilienceConfig } from "effect-pg-resilience"
 import ts from "typescript"
 import * as sections from "../support/readme.js"
 import { root } from "../support/root.js"
 
 const readme = Fs.readFileSync(Path.join(root, "README.md"), "utf8")
+
+/** Options of ours without a default. */
+const own = ["poolName", "password", "onConnect", "parameters", "serverTimeouts"]
 
 describe("README.md", () => {
   it("holds code that compiles, each block by itself", () => {
@@ -50,6 +53,23 @@ describe("README.md", () => {
       assert.strictEqual(sections.read(readme, name), sections.generated[name]())
     }
   )
+
+  it("names every option, with the default that the code has", () => {
+    const table = readme.slice(readme.indexOf("### Options"), readme.indexOf("### Environment variables"))
+    const rows = [...table.matchAll(/^\| (`.*?) \|(.*?)\|/gm)].flatMap(([, names, cell]) => {
+      const given = cell!.trim()
+      const options = [...names!.matchAll(/`(\w+)`/g)].map(([, name]) => name!)
+      const each = given.split(", ")
+      return options.map((name, n) => [name, each.length === options.length ? each[n]! : given] as const)
+    })
+    const told = new Map(rows)
+    assert.sameMembers([...told.keys()], [...own, ...Object.keys(ResilienceConfig.defaults)])
+    for (const [name, value] of Object.entries(ResilienceConfig.defaults)) {
+      if (typeof value === "object") continue
+      const words = String(value).replace("millis", "ms")
+      assert.include([words, `\`${words}\``, `\`"${words}"\``], told.get(name)?.replaceAll(",", ""), name)
+    }
+  })
 
   it("names every tag", () => {
     const tags = sections.read(readme, "tags")
