@@ -205,7 +205,8 @@ export const make = (
     // --- the background: on the live clock, in nobody's operation, ended with the scope
     const liveClock = Clock.make()
     const live = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.withClock(operation.none(effect), liveClock)
-    const runFork = yield* FiberSet.makeRuntime<never>()
+    // A layer that is built where nothing can be interrupted ends with its scope all the same.
+    const runFork = yield* Effect.interruptible(FiberSet.makeRuntime<never>())
     const fork = (effect: Effect.Effect<void>) => void runFork(live(effect))
 
     // --- told by all, asking none
@@ -282,17 +283,11 @@ export const make = (
       }
     )
     yield* Effect.addFinalizer(() => live(thePool.close))
-    yield* Effect.forkScoped(
-      live(
-        Effect.repeat(
-          Effect.sync(() => {
-            thePool.tend()
-            record.budget(Effect.runSync(budget.snapshot))
-          }),
-          Schedule.spaced("1 second")
-        )
-      )
-    )
+    const tend = Effect.sync(() => {
+      thePool.tend()
+      record.budget(Effect.runSync(budget.snapshot))
+    })
+    yield* Effect.forkScoped(Effect.interruptible(live(Effect.repeat(tend, Schedule.spaced("1 second")))))
     const listener = yield* Listen.make({ connect, live, random: () => random.number(), onLost: record.listenLost })
 
     // --- the way of a query

@@ -146,7 +146,7 @@ export const make = (options: {
         yield* Effect.sleep(longest * (0.5 + options.random() / 2))
       }
     })
-    const supervisor = yield* RcRef.make({ acquire: Effect.forkScoped(options.live(supervise)) })
+    const supervisor = yield* RcRef.make({ acquire: Effect.forkScoped(Effect.interruptible(options.live(supervise))) })
 
     const subscribe = (channel: string) =>
       Effect.gen(function* () {

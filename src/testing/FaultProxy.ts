@@ -228,7 +228,7 @@ export const make = (options: Options): Effect.Effect<Context.Tag.Service<FaultP
           for (const socket of sockets) socket.destroy()
         })
       )
-      const fork = yield* FiberSet.makeRuntime<never>()
+      const fork = yield* Effect.interruptible(FiberSet.makeRuntime<never>())
 
       const own = (socket: Net.Socket) => {
         sockets.add(socket)

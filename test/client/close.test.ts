@@ -204,6 +204,31 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Closi
     })
   )
 
+  it.scoped("a layer that is built, used and left where nothing can be interrupted closes no less", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* proxied
+      const program = Effect.gen(function* () {
+        const sql = yield* PgClient.PgClient
+        assert.deepStrictEqual(yield* sql`SELECT 1 AS one`, [{ one: 1 }])
+        assert.lengthOf(yield* Stream.runCollect(sql`SELECT generate_series(1, 300) AS n`.stream), 300)
+        const heard = yield* Effect.fork(Stream.runHead(sql.listen("calls")))
+        yield* Effect.raceFirst(
+          Effect.interruptible(Fiber.join(heard)),
+          Effect.interruptible(Effect.forever(Effect.zipRight(sql.notify("calls", "hello"), Effect.sleep("20 millis"))))
+        )
+        // The prober and a check are under way when the layer ends.
+        yield* proxy.reset
+        yield* sql.withTransaction(sql`SELECT 2`)
+        yield* proxy.blackHole({ existing: true, new: true })
+        yield* Effect.interruptible(Effect.timeoutOption(sql`SELECT 3`, "50 millis"))
+      })
+      yield* Effect.uninterruptible(Effect.provide(program, ResilientPg.layer({ url, closeGrace: 0 }))).pipe(
+        Effect.disconnect,
+        Effect.timeoutFail({ duration: "20 seconds", onTimeout: () => new Error("it hangs") })
+      )
+    })
+  )
+
   it.scoped("interrupting the program that provides the layer closes it no less", () =>
     Effect.gen(function* () {
       const server = yield* EmbeddedPostgres.EmbeddedPostgres

@@ -1,5 +1,5 @@
 /**
- * Transactions whose COMMIT may get lost, and yet happen exactly once (DESIGN: "Transactions and exactly once").
+ * Transactions whose COMMIT may get lost, and yet happen exactly once.
  *
  * 1. An attempt whose COMMIT was never sent is not applied, and never will be: what follows it has a new token, unless an
  *    earlier one had come to COMMIT. From then on somebody may ask by its token, and it stays the transaction's.
