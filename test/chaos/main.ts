@@ -12,7 +12,7 @@
 import { parseArgs } from "node:util"
 import { NodeRuntime } from "@effect/platform-node"
 import type { SqlClient } from "@effect/sql"
-import { Effect, Layer, Logger, LogLevel } from "effect"
+import { Cause, Effect, Exit, Layer, Logger, LogLevel } from "effect"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
 import * as Faults from "./history/faults.js"
@@ -212,4 +212,10 @@ const chaos = Effect.gen(function* () {
   if (violations > 0) process.exitCode = 1
 })
 
-chaos.pipe(Logger.withMinimumLogLevel(LogLevel.None), NodeRuntime.runMain)
+chaos.pipe(
+  Logger.withMinimumLogLevel(LogLevel.None),
+  NodeRuntime.runMain({
+    teardown: (exit, onExit) =>
+      onExit(Exit.isSuccess(exit) ? Number(process.exitCode ?? 0) : Cause.isInterruptedOnly(exit.cause) ? 130 : 1)
+  })
+)

@@ -42,7 +42,11 @@ const tags: { readonly [Tag in PgError.Tag]: Row } = {
   AuthenticationError: ["role or password refused (28xxx)", answered, "no; a `password` Effect is asked once more"],
   AuthorizationError: ["a privilege is missing (42501)", answered, never],
   StatementTimeoutError: ["the server's `statement_timeout` ended it (57014)", answered, never],
-  QueryTimeoutError: ["the deadline of the operation or transaction passed", answered, never],
+  QueryTimeoutError: [
+    "the deadline of the operation or transaction passed",
+    "`NotApplied`; `Unknown` for idempotent writes in flight",
+    never
+  ],
   PoolTimeoutError: [
     "no connection came free in time, or the queue is full",
     "`NotApplied`, nothing sent",
@@ -53,7 +57,11 @@ const tags: { readonly [Tag in PgError.Tag]: Row } = {
     "`NotApplied`, nothing sent",
     "no; `startup` does"
   ],
-  PoolClosedError: ["the layer is closing, or closed", "`NotApplied`, nothing sent", never],
+  PoolClosedError: [
+    "the layer is closing, or closed",
+    "`NotApplied`; `Unknown` for a write that was cut off when the grace was over",
+    never
+  ],
   TransactionAbortedError: [
     "the transaction was rolled back, or has ended, and the program went on as if not",
     answered,
