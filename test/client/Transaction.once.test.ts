@@ -80,7 +80,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Trans
 
   it.scoped("after an unknown outcome the same call is simply made again", () =>
     Effect.gen(function* () {
-      const { call, callDirectly, insert, kept, proxy } = yield* fixture()
+      const { call, callDirectly, insert, kept, proxy } = yield* fixture({ alone: true })
       yield* proxy.swallowReply({ on: commit })
       const alone = call("a", Schema.Number, Effect.zipLeft(insert(1), proxy.refuse), { timeout: "1 second" })
       yield* unknown(alone)

@@ -26,7 +26,7 @@ const slowCommits = (url: Parameters<typeof advisoryLock>[1]) =>
 
 /** Fixture, and transactions that lose their COMMIT with nobody left to find out. */
 const losing = (options: Parameters<typeof ledgered>[0] = {}) =>
-  Effect.map(ledgered({ breaker: false, ...options }), (fixture) => {
+  Effect.map(ledgered({ alone: true, breaker: false, ...options }), (fixture) => {
     const { insert, once, proxy } = fixture
     const alone = (n: number) =>
       unknown(once(Effect.zipLeft(insert(n), proxy.refuse), { timeout: "1 second", retry: false })).pipe(
@@ -149,6 +149,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Trans
         transaction: "10 millis"
       } as const
       const { askDirectly, insert, once, proxy } = yield* ledgered({
+        alone: true,
         timeouts: tiny,
         ledger: { retention: "1 second" }
       })

@@ -1,7 +1,7 @@
 /** A client through a proxy, a table of payments that numbers its rows, and a ledger: for transactions that get lost. */
 import { SqlClient } from "@effect/sql"
 import { Array as Arr, Effect, Ref } from "effect"
-import { PgError, Transaction } from "effect-pg-resilience"
+import { PgError, type ResilientPg, Transaction } from "effect-pg-resilience"
 import { FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
 import { clientOf, proxied } from "./support.js"
@@ -26,12 +26,16 @@ export const unknown = <A, E, R>(self: Effect.Effect<A, E, R>) =>
       : Effect.dieMessage(`not an unknown outcome: ${error}`)
   )
 
-export const ledgered = (options: Parameters<typeof clientOf>[0] = {}) =>
+/**
+ * `alone`: with one connection, so that a network that takes no more of them leaves no way to the server but the one on which
+ * COMMIT goes.
+ */
+export const ledgered = ({ alone = false, ...options }: ResilientPg.Options & { readonly alone?: boolean } = {}) =>
   Effect.gen(function* () {
     const { url } = yield* TestPg.database
     yield* TestPg.control("CREATE TABLE kept (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, n int)", [], url)
     const { proxy } = yield* proxied
-    const client = yield* clientOf({ url: proxy.url(url), ...options })
+    const client = yield* clientOf({ url: proxy.url(url), ...options, ...(alone ? { maxConnections: 1 } : {}) })
     /** Past the proxy. */
     const direct = yield* clientOf({ url, ...options, poolName: "direct" })
     yield* Effect.provideService(Transaction.ledgerMigration(options.ledger), SqlClient.SqlClient, direct.sql)

@@ -144,7 +144,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("What 
 
   it.scoped("interrupted while it settles, it is interrupted, and leaves nothing behind", () =>
     Effect.gen(function* () {
-      const { insert, once, pool, proxy, sessions } = yield* ledgered()
+      const { insert, once, pool, proxy, sessions } = yield* ledgered({ alone: true })
       const cut = yield* proxy.cut({ on: commit, when: "before" })
       const fiber = yield* Effect.fork(once(Effect.zipLeft(insert(1), proxy.refuse)))
       yield* cut.happened()
@@ -168,7 +168,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("What 
 
   it.scoped("a deadline around it tells how to find out, but only of the one write that it is about", () =>
     Effect.gen(function* () {
-      const { ask, insert, once, proxy } = yield* ledgered()
+      const { ask, insert, once, proxy } = yield* ledgered({ alone: true })
       const bounded = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
         unknown(Operation.named("outer", { timeout: "1 second" })(effect))
       yield* proxy.swallowReply({ on: commit })

@@ -110,7 +110,7 @@ layer(server, { excludeTestServices: true, timeout: "60 seconds" })("Transaction
   it.scoped("who gives up is told how to ask, and asks a server that has been stopped and started cleanly", () =>
     Effect.gen(function* () {
       const server = yield* EmbeddedPostgres.EmbeddedPostgres
-      const { askDirectly, insert, kept, once, proxy } = yield* ledgered({ breaker: false })
+      const { askDirectly, insert, kept, once, proxy } = yield* ledgered({ alone: true, breaker: false })
       const alone = (n: number) =>
         unknown(once(Effect.zipLeft(insert(n), proxy.refuse), { exactlyOnce: "xid", timeout: "1 second" })).pipe(
           Effect.zipLeft(proxy.accept)
@@ -133,7 +133,7 @@ layer(server, { excludeTestServices: true, timeout: "60 seconds" })("Transaction
 
   it.scoped("ids are 64 bits from end to end", () =>
     Effect.gen(function* () {
-      const { askDirectly, insert, once, proxy } = yield* ledgered()
+      const { askDirectly, insert, once, proxy } = yield* ledgered({ alone: true })
       yield* proxy.swallowReply({ on: commit })
       const { settlement } = yield* unknown(
         once(Effect.zipLeft(insert(1), proxy.refuse), { exactlyOnce: "xid", timeout: "1 second" })
@@ -172,7 +172,7 @@ layer(server, { excludeTestServices: true, timeout: "60 seconds" })("Transaction
   it.scoped("one killed backend makes the server recover, which is a crash like any other", () =>
     Effect.gen(function* () {
       const server = yield* EmbeddedPostgres.EmbeddedPostgres
-      const { askDirectly, direct, insert, once, proxy } = yield* ledgered()
+      const { askDirectly, direct, insert, once, proxy } = yield* ledgered({ alone: true })
       yield* proxy.swallowReply({ on: commit })
       const error = yield* unknown(
         once(Effect.zipLeft(insert(1), proxy.refuse), { exactlyOnce: "xid", timeout: "1 second" })

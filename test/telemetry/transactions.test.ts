@@ -56,7 +56,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("The c
   it.scoped("tells what was found out about a lost COMMIT, and how long it took, and what nobody found out", () =>
     Effect.gen(function* () {
       const poolName = "settled transactions"
-      const { insert, kept, once, proxy } = yield* ledgered({ poolName, breaker: false })
+      const { insert, kept, once, proxy } = yield* ledgered({ alone: true, poolName, breaker: false })
       yield* once(insert(1))
       yield* proxy.swallowReply({ on: commit })
       yield* once(insert(2))
