@@ -105,7 +105,11 @@ export const metrics = {
   ),
   /** `result`. */
   cancels: counter("pgresilience.cancels", "{statement}", "Statements that were abandoned in flight, once settled."),
-  leaks: counter("pgresilience.leaks", "{connection}", "Connections reported for being held too long.")
+  leaks: counter("pgresilience.leaks", "{connection}", "Connections reported for being held too long."),
+  /** Set by a `HealthMonitor`; there is none without one. */
+  healthScore: unit("{point}")(
+    MetricKey.gauge("pgresilience.health.score", { description: "How well the database is doing, from 0 to 100." })
+  )
 } as const
 
 /** `error.type` of an attempt: a tag of `PgError`, or `Interrupted` when its caller went away. */

@@ -40,9 +40,11 @@ describe("Metrics", () => {
     const kindOf = (type: unknown) =>
       MetricKeyType.isHistogramKey(type as never)
         ? "histogram"
-        : (type as { readonly incremental: boolean }).incremental
-          ? "counter"
-          : "up-down counter"
+        : MetricKeyType.isGaugeKey(type as never)
+          ? "gauge"
+          : (type as { readonly incremental: boolean }).incremental
+            ? "counter"
+            : "up-down counter"
     const table = Object.values(Metrics.metrics).map(({ keyType, name, tags }) => [
       name,
       kindOf(keyType),
@@ -68,7 +70,8 @@ describe("Metrics", () => {
       ["pgresilience.transactions", "counter", "{transaction}"],
       ["pgresilience.transaction.settle_time", "histogram", "s"],
       ["pgresilience.cancels", "counter", "{statement}"],
-      ["pgresilience.leaks", "counter", "{connection}"]
+      ["pgresilience.leaks", "counter", "{connection}"],
+      ["pgresilience.health.score", "gauge", "{point}"]
     ])
     for (const { description, name } of Object.values(Metrics.metrics)) assert.isTrue(Option.isSome(description), name)
   })
