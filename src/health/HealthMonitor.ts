@@ -7,20 +7,17 @@
  * builds the layer. A check that succeeds tells the circuit breaker so.
  */
 import * as PgClient from "@effect/sql-pg/PgClient"
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as MetricKey from "effect/MetricKey"
-import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
 import * as Schedule from "effect/Schedule"
@@ -33,7 +30,9 @@ import * as ResilientPg from "../ResilientPg.js"
 import * as figures from "../telemetry/internal/figures.js"
 import * as Metrics from "../telemetry/Metrics.js"
 import { POOL_NAME } from "../telemetry/names.js"
+import * as asking from "./internal/asking.js"
 import type * as hysteresis from "./internal/hysteresis.js"
+import * as internal from "./internal/monitorOptions.js"
 import * as reports from "./internal/report.js"
 import * as windows from "./internal/window.js"
 import * as Probe from "./Probe.js"
@@ -66,7 +65,7 @@ export type Event =
 
 export interface Options {
   /** Sets the interval: 30 seconds, 10 and 5. Default `production`. */
-  readonly environment?: keyof typeof intervals | undefined
+  readonly environment?: keyof typeof internal.intervals | undefined
   /** Between two checks: 100 ms or more; `"infinity"` checks only when asked to. Default: as `environment` says. */
   readonly interval?: Duration.DurationInput | "infinity" | undefined
   /** For one check. Default 3 seconds. */
@@ -77,40 +76,16 @@ export interface Options {
   readonly historySize?: number | undefined
   /** Events kept: 1 to 100,000. Default 500. */
   readonly eventsSize?: number | undefined
-  /** Whose metrics to read. Default: the pool of the client in the environment. */
+  /** Whose metrics to read. Default: the pool of the client in the environment; of `make`, none. */
   readonly poolName?: string | undefined
   /** How to ask. Default `Probe.fromPool`; see `layerDedicated`. */
   readonly probe?: Probe.Probe | undefined
 }
 
 /** Between two checks, by what is at stake. */
-export const intervals = { production: "30 seconds", development: "10 seconds", critical: "5 seconds" } as const
+export const intervals = internal.intervals
 
-export const defaults = {
-  environment: "production",
-  timeout: "3 seconds",
-  window: "1 minute",
-  historySize: 720,
-  eventsSize: 500
-} as const satisfies Options
-
-const isProbe = (value: unknown): value is Probe.Probe =>
-  Predicate.hasProperty(value, "ping") && Effect.isEffect(value.ping)
-
-const size = validate.integer({ min: 1, max: 100_000 })
-const rule = validate.struct(
-  {
-    environment: validate.defaulted(validate.literal("production", "development", "critical"), defaults.environment),
-    interval: validate.optional(validate.duration({ min: 100, max: validate.maxMillis, infinity: true })),
-    timeout: validate.defaulted(validate.duration({ max: validate.maxMillis }), defaults.timeout),
-    window: validate.defaulted(validate.duration({ min: 1000, max: validate.maxMillis }), defaults.window),
-    historySize: validate.defaulted(size, defaults.historySize),
-    eventsSize: validate.defaulted(size, defaults.eventsSize),
-    poolName: validate.optional(validate.text),
-    probe: validate.optional(validate.refined("a probe", isProbe))
-  },
-  { exact: true }
-)
+export const defaults = internal.defaults
 
 export class HealthMonitor extends Context.Tag("effect-pg-resilience/HealthMonitor")<
   HealthMonitor,
@@ -130,6 +105,9 @@ export class HealthMonitor extends Context.Tag("effect-pg-resilience/HealthMonit
   }
 >() {}
 
+/** Of the limit of a check, what `Probe.fromPool` may take before it says what is wrong. */
+const poolShare = 0.9
+
 /** Of a stream, not yet taken: a subscriber that stands still holds no more than this. */
 const unread = 256
 
@@ -138,40 +116,18 @@ const appended = <A>(items: ReadonlyArray<A>, item: A, size: number): ReadonlyAr
   item
 ]
 
-/** Runs the probe to its end or its limit; never fails. */
-const ask = ({ ping, query }: Probe.Probe, timeout: number): Effect.Effect<reports.ProbeResult> => {
-  const asked = Effect.gen(function* () {
-    const [pinged] = yield* Effect.timed(ping)
-    const queried = query === undefined ? undefined : (yield* Effect.timed(query))[0]
-    return [pinged, queried] as const
-  })
-  // Disconnected: a probe that takes its time to be interrupted holds up nobody.
-  const bounded = Effect.timed(Effect.exit(Effect.timeoutOption(Effect.disconnect(asked), timeout)))
-  return Effect.map(Effect.withTracerEnabled(bounded, false), ([took, exit]): reports.ProbeResult => {
-    const failed = (error: string, tag?: PgError.Tag) =>
-      ({ ok: false, error, tag, afterMs: Duration.toMillis(took) }) as const
-    if (Exit.isFailure(exit)) {
-      const error = Option.getOrUndefined(Cause.failureOption(exit.cause))
-      return error === undefined ? failed("the health check died") : failed(error.message, error._tag)
-    }
-    if (Option.isNone(exit.value)) return failed(`no answer within ${Duration.format(Duration.millis(timeout))}`)
-    const [pinged, queried] = exit.value.value
-    return { ok: true, pingMs: Duration.toMillis(pinged), queryMs: queried && Duration.toMillis(queried) }
-  })
-}
-
-/** The pool's figures; without a name those of all pools but the probes' own are not to be told apart, and there are none. */
+/** None for a pool that has told nothing yet, or has no name. */
 const readFigures = (poolName: string | undefined) =>
   (poolName === undefined ? undefined : figures.perPool(Metric.unsafeSnapshot()).get(poolName)) ?? figures.none
 
 /** Checks at once, and then at the interval, until the scope closes. Fails with the options that are out of range. */
 export const make = Effect.fnUntraced(function* (given: Options = {}) {
-  const options = yield* validate.decode(rule, "health")(given)
+  const options = yield* validate.decode(internal.rule, "health")(given)
   const { eventsSize, historySize, poolName, timeout, window } = options
   const interval = options.interval ?? Duration.toMillis(intervals[options.environment])
   const pg = yield* ResilientPg.ResilientPg
   const breaker = yield* CircuitBreaker.CircuitBreaker
-  const probe = options.probe ?? Probe.fromPool(pg)
+  const probe = options.probe ?? Probe.fromPool(pg, timeout * poolShare)
   const runFork = yield* FiberSet.makeRuntime<never>()
 
   let history: ReadonlyArray<Report> = []
@@ -218,7 +174,7 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
   }
 
   const once = Effect.gen(function* () {
-    const result = yield* ask(probe, timeout)
+    const result = yield* asking.ask(probe, timeout)
     if (result.ok) yield* breaker.recovered
     const at = yield* Clock.currentTimeMillis
     readings = windows.remember(readings, { at, figures: readFigures(poolName) }, window)

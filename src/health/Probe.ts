@@ -8,6 +8,7 @@ import * as Reactivity from "@effect/experimental/Reactivity"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as PgError from "../error/PgError.js"
@@ -30,9 +31,11 @@ const lookup = `SELECT d.datname FROM pg_catalog.pg_database d JOIN pg_catalog.p
 
 /**
  * Past the circuit breaker, but on a connection of the workload's pool: it waits while that has none to give. Has no
- * `query`.
+ * `query`. Fails with the last failure after `within`: a little less than the monitor's limit, which knows no reason.
  */
-export const fromPool = (pg: ResilientPg.ResilientPg["Type"]): Probe => ({ ping: pg.ready({ within: "infinity" }) })
+export const fromPool = (pg: ResilientPg.ResilientPg["Type"], within: Duration.DurationInput): Probe => ({
+  ping: pg.ready({ within })
+})
 
 /**
  * On one connection beside the pool, opened by the first check, with the workload's own options but no policies: what is
