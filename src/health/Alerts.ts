@@ -96,8 +96,8 @@ export interface Options {
   readonly rules?: ReadonlyArray<Rule> | undefined
 }
 
-/** Measures of a report. */
-export const observe = (report: Report): alerting.Observation<Measure> =>
+/** What the rules see of a report. */
+export const observe = (report: Report): { readonly [M in Measure]?: number | undefined } =>
   Record.map(measures, (measure: (report: Report) => number | undefined) => measure(report))
 
 export class Alerts extends Context.Tag("effect-pg-resilience/Alerts")<

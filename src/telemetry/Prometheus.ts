@@ -18,11 +18,14 @@ import * as figures from "./internal/figures.js"
 /** Of the text. */
 export const contentType = "text/plain; version=0.0.4; charset=utf-8"
 
+/** What the registry does not hold of one pool. */
+export type Live = classic.Live
+
 export interface Options {
   /** Whether the classic names are told, too. Default true. */
   readonly classic?: boolean | undefined
   /** What the registry does not hold, by the pool's name. Default: nothing. */
-  readonly live?: ((pool: string) => classic.Live) | undefined
+  readonly live?: ((pool: string) => Live) | undefined
 }
 
 /** The unit of a metric is told by its name, not by a label. */
