@@ -27,6 +27,18 @@ export * as SqlState from "./error/SqlState.js"
 export * as Metrics from "./telemetry/Metrics.js"
 /** Metrics and traces over OTLP. */
 export * as Telemetry from "./telemetry/Telemetry.js"
+/** All metrics as Prometheus' text. */
+export * as Prometheus from "./telemetry/Prometheus.js"
+/** How well the database is doing, as a number, and why. */
+export * as HealthScore from "./health/HealthScore.js"
+/** How the database is asked whether it is there. */
+export * as HealthProbe from "./health/HealthProbe.js"
+/** Watches the database, and judges. */
+export * as HealthMonitor from "./health/HealthMonitor.js"
+/** Trouble, and its end, told to whoever has to act. */
+export * as Alerts from "./health/Alerts.js"
+/** Alerts to a webhook. */
+export * as AlertWebhook from "./health/AlertWebhook.js"
 /** Every option, its range and its default; the environment variables. */
 export * as ResilienceConfig from "./config/ResilienceConfig.js"
 /** Presets for the platforms that programs run on. */

@@ -6,7 +6,7 @@
  * one that is slow or dead hurts neither the others nor the database's path.
  *
  * ```ts
- * Layer.mergeAll(Alerts.layerLog, Alerts.layerWebhook({ url })).pipe(Layer.provideMerge(Alerts.layer()))
+ * Layer.mergeAll(Alerts.layerLog, AlertWebhook.layer({ url })).pipe(Layer.provideMerge(Alerts.layer()))
  * ```
  */
 import * as Context from "effect/Context"
@@ -158,7 +158,7 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
     last = history.at(-1)
   })
   yield* follow
-  yield* Effect.forkScoped(Stream.runForEach(monitor.reports, () => follow))
+  yield* Effect.forkScoped(Effect.interruptible(Stream.runForEach(monitor.reports, () => follow)))
 
   /** Subscribed first, so that nothing is missed; what stands by then is not told twice. */
   const notices = Stream.unwrapScoped(
@@ -196,13 +196,13 @@ export const layerSink = <E, R>(
           if (yield* Queue.isFull(queue)) yield* Effect.logWarning("Alerts dropped: a sink does not keep up", name)
           yield* Queue.offer(queue, notice)
         })
-      yield* Effect.forkScoped(Stream.runForEach(alerts.notices, offer))
+      yield* Effect.forkScoped(Effect.interruptible(Stream.runForEach(alerts.notices, offer)))
       const deliver = Effect.flatMap(Queue.take(queue), (notice) =>
         Effect.catchAllCause(send(notice), () =>
           Effect.logWarning("An alert was not delivered", { sink: name, alert: notice.alert.id })
         )
       )
-      yield* Effect.forkScoped(Effect.forever(deliver))
+      yield* Effect.forkScoped(Effect.interruptible(Effect.forever(deliver)))
     })
   )
 

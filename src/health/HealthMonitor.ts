@@ -30,12 +30,12 @@ import * as ResilientPg from "../ResilientPg.js"
 import * as figures from "../telemetry/internal/figures.js"
 import * as Metrics from "../telemetry/Metrics.js"
 import { POOL_NAME } from "../telemetry/names.js"
+import * as HealthProbe from "./HealthProbe.js"
 import * as asking from "./internal/asking.js"
 import type * as hysteresis from "./internal/hysteresis.js"
 import * as internal from "./internal/monitorOptions.js"
 import * as reports from "./internal/report.js"
 import * as windows from "./internal/window.js"
-import * as Probe from "./Probe.js"
 
 export type Status = hysteresis.Status
 export type ProbeResult = reports.ProbeResult
@@ -78,8 +78,8 @@ export interface Options {
   readonly eventsSize?: number | undefined
   /** Whose metrics to read. Default: the pool of the client in the environment; of `make`, none. */
   readonly poolName?: string | undefined
-  /** How to ask. Default `Probe.fromPool`; see `layerDedicated`. */
-  readonly probe?: Probe.Probe | undefined
+  /** How to ask. Default `HealthProbe.fromPool`; see `layerDedicated`. */
+  readonly probe?: HealthProbe.HealthProbe | undefined
 }
 
 /** Between two checks, by what is at stake. */
@@ -105,7 +105,7 @@ export class HealthMonitor extends Context.Tag("effect-pg-resilience/HealthMonit
   }
 >() {}
 
-/** Of the limit of a check, what `Probe.fromPool` may take before it says what is wrong. */
+/** Of the limit of a check, what `HealthProbe.fromPool` may take before it says what is wrong. */
 const poolShare = 0.9
 
 /** Of a stream, not yet taken: a subscriber that stands still holds no more than this. */
@@ -127,8 +127,8 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
   const interval = options.interval ?? Duration.toMillis(intervals[options.environment])
   const pg = yield* ResilientPg.ResilientPg
   const breaker = yield* CircuitBreaker.CircuitBreaker
-  const probe = options.probe ?? Probe.fromPool(pg, timeout * poolShare)
-  const runFork = yield* FiberSet.makeRuntime<never>()
+  const probe = options.probe ?? HealthProbe.fromPool(pg, timeout * poolShare)
+  const runFork = yield* Effect.interruptible(FiberSet.makeRuntime<never>())
 
   let history: ReadonlyArray<Report> = []
   let events: ReadonlyArray<Event> = []
@@ -196,15 +196,15 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
   /** Whatever a probe does, there is a next one. */
   const tended = Effect.catchAllCause(check, (cause) => Effect.logError("The health check died", cause))
 
-  yield* Effect.forkScoped(
-    Stream.runForEach(breaker.changes, (change) =>
-      Effect.sync(() => {
-        breakerChanges += 1
-        tell({ _tag: "BreakerChange", ...change })
-      })
-    )
+  const follow = Stream.runForEach(breaker.changes, (change) =>
+    Effect.sync(() => {
+      breakerChanges += 1
+      tell({ _tag: "BreakerChange", ...change })
+    })
   )
-  if (interval !== Number.POSITIVE_INFINITY) yield* Effect.forkScoped(Effect.repeat(tended, Schedule.fixed(interval)))
+  yield* Effect.forkScoped(Effect.interruptible(follow))
+  if (interval !== Number.POSITIVE_INFINITY)
+    yield* Effect.forkScoped(Effect.interruptible(Effect.repeat(tended, Schedule.fixed(interval))))
 
   return HealthMonitor.of({
     check,
@@ -235,14 +235,14 @@ const made = (options: Options): Effect.Effect<HealthMonitor["Type"], PgError.Pg
 export const layer = (options: Options = {}): Layer.Layer<HealthMonitor, PgError.PgError, Needs> =>
   Layer.scoped(HealthMonitor, made(options))
 
-/** As `layer`, with `Probe.dedicated`: one connection more, that never waits for the workload's. */
+/** As `layer`, with `HealthProbe.dedicated`: one connection more, that never waits for the workload's. */
 export const layerDedicated = (
   client: ResilientPg.Options,
   options: Omit<Options, "probe"> = {}
 ): Layer.Layer<HealthMonitor, PgError.PgError, Needs> =>
   Layer.scoped(
     HealthMonitor,
-    Effect.flatMap(Probe.dedicated(client), (probe) => made({ ...options, probe }))
+    Effect.flatMap(HealthProbe.dedicated(client), (probe) => made({ ...options, probe }))
   )
 
 export const layerConfig = (

@@ -6,6 +6,7 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { pathToFileURL } from "node:url"
+import * as HealthScore from "../../src/health/HealthScore.js"
 import type { PgError } from "../../src/index.js"
 import { configTable } from "./configTable.js"
 import { errorTable } from "./errorTable.js"
@@ -85,7 +86,12 @@ const tagTable = () =>
   ].join("\n")
 
 /** Those that can be made without a server. The failure matrix is printed by `test/matrix/print.ts`. */
-export const generated = { tags: tagTable, classification: errorTable, variables: configTable } as const
+export const generated = {
+  tags: tagTable,
+  classification: errorTable,
+  variables: configTable,
+  score: () => HealthScore.table
+} as const
 
 const marks = (name: string) => [`<!-- begin: ${name} -->\n`, `<!-- end: ${name} -->`] as const
 

@@ -5,11 +5,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as PgError from "../../error/PgError.js"
-import type { Probe } from "../Probe.js"
+import type { HealthProbe } from "../HealthProbe.js"
 import type { ProbeResult } from "./report.js"
 
 /** Runs the probe to its end or its limit; never fails. */
-export const ask = ({ ping, query }: Probe, timeout: number): Effect.Effect<ProbeResult> => {
+export const ask = ({ ping, query }: HealthProbe, timeout: number): Effect.Effect<ProbeResult> => {
   const asked = Effect.gen(function* () {
     const [pinged] = yield* Effect.timed(ping)
     const queried = query === undefined ? undefined : (yield* Effect.timed(query))[0]

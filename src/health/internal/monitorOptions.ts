@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as validate from "../../config/internal/validate.js"
 import type { Options } from "../HealthMonitor.js"
-import type { Probe } from "../Probe.js"
+import type { HealthProbe } from "../HealthProbe.js"
 
 /** Between two checks, by what is at stake. */
 export const intervals = { production: "30 seconds", development: "10 seconds", critical: "5 seconds" } as const
@@ -16,7 +16,8 @@ export const defaults = {
   eventsSize: 500
 } as const satisfies Options
 
-const isProbe = (value: unknown): value is Probe => Predicate.hasProperty(value, "ping") && Effect.isEffect(value.ping)
+const isProbe = (value: unknown): value is HealthProbe =>
+  Predicate.hasProperty(value, "ping") && Effect.isEffect(value.ping)
 
 const size = validate.integer({ min: 1, max: 100_000 })
 

@@ -15,7 +15,7 @@ import * as PgError from "../error/PgError.js"
 import * as ResilientPg from "../ResilientPg.js"
 
 /** Both must be interruptible: the monitor bounds them in time. */
-export interface Probe {
+export interface HealthProbe {
   /** One round trip. */
   readonly ping: Effect.Effect<void, PgError.PgError>
   /** A query that makes the server look something up. */
@@ -33,7 +33,7 @@ const lookup = `SELECT d.datname FROM pg_catalog.pg_database d JOIN pg_catalog.p
  * Past the circuit breaker, but on a connection of the workload's pool: it waits while that has none to give. Has no
  * `query`. Fails with the last failure after `within`: a little less than the monitor's limit, which knows no reason.
  */
-export const fromPool = (pg: ResilientPg.ResilientPg["Type"], within: Duration.DurationInput): Probe => ({
+export const fromPool = (pg: ResilientPg.ResilientPg["Type"], within: Duration.DurationInput): HealthProbe => ({
   ping: pg.ready({ within })
 })
 
@@ -41,7 +41,7 @@ export const fromPool = (pg: ResilientPg.ResilientPg["Type"], within: Duration.D
  * On one connection beside the pool, opened by the first check, with the workload's own options but no policies: what is
  * wrong is told at once. Its figures have a pool name of their own in the metrics. Closed with the scope.
  */
-export const dedicated = (options: ResilientPg.Options): Effect.Effect<Probe, PgError.PgError, Scope.Scope> =>
+export const dedicated = (options: ResilientPg.Options): Effect.Effect<HealthProbe, PgError.PgError, Scope.Scope> =>
   Effect.map(
     Effect.provide(
       ResilientPg.make({

@@ -4,7 +4,7 @@ import { FetchHttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Layer, Logger, Queue, Redacted, Schedule, Stream } from "effect"
 import * as Alerts from "../../src/health/Alerts.js"
-import * as Webhook from "../../src/health/Webhook.js"
+import * as AlertWebhook from "../../src/health/AlertWebhook.js"
 
 interface Received {
   readonly path: string
@@ -55,7 +55,7 @@ const raised: Alerts.Notice = { _tag: "Raised", at: 1000, alert }
 const resolved: Alerts.Notice = { _tag: "Resolved", at: 66_000, alert }
 
 /** The sink, fed by hand; log lines are kept. */
-const feed = (options: Webhook.Options) =>
+const feed = (options: AlertWebhook.Options) =>
   Effect.gen(function* () {
     const notices = yield* Queue.unbounded<Alerts.Notice>()
     const logged: Array<string> = []
@@ -72,7 +72,7 @@ const feed = (options: Webhook.Options) =>
       notices: Stream.fromQueue(notices)
     })
     yield* Layer.build(
-      Webhook.layer(options).pipe(Layer.provide([alerts, FetchHttpClient.layer]), Layer.provideMerge(logger))
+      AlertWebhook.layer(options).pipe(Layer.provide([alerts, FetchHttpClient.layer]), Layer.provideMerge(logger))
     )
     return { notices, logged, logs }
   })
