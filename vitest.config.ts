@@ -26,8 +26,8 @@ export default defineConfig({
   resolve: { alias: self },
   test: {
     include: ["test/**/*.test.ts"],
-    // Each file starts at most two PostgreSQL servers; two files at a time suit a two-core machine.
-    maxWorkers: 2,
+    // Each file starts at most two PostgreSQL servers, and mostly waits for them: three files at a time suit two cores.
+    maxWorkers: 3,
     minWorkers: 1,
     testTimeout: 120_000,
     hookTimeout: 120_000,

@@ -17,7 +17,9 @@ export interface Family {
 const metricName = "[a-zA-Z_:][a-zA-Z0-9_:]*"
 const helpLine = new RegExp(`^# HELP (${metricName}) ((?:[^\\\\]|\\\\\\\\|\\\\n)*)$`)
 const typeLine = new RegExp(`^# TYPE (${metricName}) (counter|gauge|histogram|summary|untyped)$`)
-const sampleLine = new RegExp(`^(${metricName})(?:\\{(.+)\\})? ([+-]Inf|NaN|-?[0-9]+(?:\\.[0-9]+)?(?:e[+-]?[0-9]+)?)$`)
+const sampleLine = new RegExp(
+  `^(${metricName})(?:\\{([^\\n]+)\\})? ([+-]Inf|NaN|-?[0-9]+(?:\\.[0-9]+)?(?:e[+-]?[0-9]+)?)$`
+)
 const label = /^([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\\\|\\"|\\n)*)"(,|$)/
 
 const numberOf = (text: string) => Number(text.replace("Inf", "Infinity"))
