@@ -4,7 +4,7 @@
  *
  * The figures are those of a window that ends with the check, a minute long by default. The status has hysteresis: it gets
  * worse below one score, and better from a higher one on. What is kept is bounded. All times are the `Clock`'s of whoever
- * builds the layer. A check that succeeds tells the circuit breaker so.
+ * builds the layer. A check that succeeds tells a circuit breaker that is not closed.
  */
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Clock from "effect/Clock"
@@ -175,7 +175,8 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
 
   const once = Effect.gen(function* () {
     const result = yield* asking.ask(probe, timeout)
-    if (result.ok) yield* breaker.recovered
+    // A closed one has nothing to recover from, and would forget failures that this connection was spared.
+    if (result.ok && (yield* breaker.state) !== "Closed") yield* breaker.recovered
     const at = yield* Clock.currentTimeMillis
     readings = windows.remember(readings, { at, figures: readFigures(poolName) }, window)
     const pool = yield* pg.pool

@@ -56,6 +56,21 @@ describe("HealthMonitor", () => {
     })
   )
 
+  it.scoped("tells an open breaker that the server answers, and takes nothing back from a closed one", () =>
+    Effect.gen(function* () {
+      const { breaker, monitor } = yield* world
+      const health = yield* monitor({ interval: "infinity", probe: scripted().probe })
+      const lose = Effect.flip(breaker.protect(Effect.fail(lost)))
+      yield* Effect.replicateEffect(lose, 4)
+      yield* health.check
+      assert.strictEqual((yield* breaker.snapshot).failures, 4)
+      yield* lose
+      assert.strictEqual(yield* breaker.state, "Open")
+      yield* health.check
+      assert.strictEqual(yield* breaker.state, "HalfOpen")
+    })
+  )
+
   it.scoped("measures the round trip and the query apart", () =>
     Effect.gen(function* () {
       const { monitor } = yield* world

@@ -36,7 +36,7 @@ const mayKnow: Readonly<Record<string, ReadonlyArray<string>>> = {
   // The names of attributes are its own, and those who tell use them.
   telemetry: ["error", "config"],
   testing: [],
-  // On the public API alone, and on what reads the metrics.
+  // On the public API alone, on what reads the metrics, and on the one set of rules that decodes options.
   health: ["error", "policy", "config", "telemetry", "ResilientPg.ts"],
   "ResilientPg.ts": ["error", "policy", "config", "client", "telemetry"]
 }
