@@ -1,26 +1,14 @@
 /** What the layer says in the log, and what nobody may ever read there or in an error or a span: values and passwords. */
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe, layer, it as plainIt } from "@effect/vitest"
-import {
-  Array as Arr,
-  Effect,
-  Exit,
-  Fiber,
-  HashMap,
-  Layer,
-  List,
-  Logger,
-  LogLevel,
-  Redacted,
-  Stream,
-  Tracer
-} from "effect"
+import { Array as Arr, Effect, Exit, Fiber, HashMap, Layer, List, Logger, LogLevel, Redacted, Stream } from "effect"
 import { Operation, PgError, ResilientPg, RetryPolicy, Transaction } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as logLines from "../src/telemetry/internal/logLines.js"
 import { advisoryLock, failure, hold, proxied, waitingForLock } from "./client/support.js"
 import { renderings } from "./error/renderings.js"
 import * as TestPg from "./support/TestPg.js"
+import { telling } from "./support/telling.js"
 
 interface Line {
   readonly level: string
@@ -303,28 +291,11 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
       yield* sql`INSERT INTO child (name) VALUES (${value})`
 
       const spans: Array<string> = []
-      const tracer = Tracer.make({
-        span: (name, parent, context, links, startTime, kind) => {
-          spans.push(name)
-          return {
-            _tag: "Span",
-            name,
-            spanId: "span",
-            traceId: "trace",
-            parent,
-            context,
-            links,
-            kind,
-            sampled: true,
-            status: { _tag: "Started", startTime },
-            attributes: new Map(),
-            attribute: (key, value) => void spans.push(key, String(value)),
-            event: (event, _, attributes) => void spans.push(event, JSON.stringify(attributes ?? {})),
-            addLinks: () => {},
-            end: (_, exit) => void (Exit.isFailure(exit) && spans.push(String(exit.cause), JSON.stringify(exit.cause)))
-          }
-        },
-        context: (run) => run()
+      const tracer = telling({
+        started: (span) => void spans.push(span),
+        attribute: (_, key, value) => void spans.push(key, String(value)),
+        event: (_, event, attributes) => void spans.push(event, JSON.stringify(attributes)),
+        ended: (_, exit) => void (Exit.isFailure(exit) && spans.push(String(exit.cause), JSON.stringify(exit.cause)))
       })
       const provoked = {
         "22P02": sql`SELECT ${value}::text::int`,

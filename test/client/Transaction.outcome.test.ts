@@ -4,25 +4,12 @@ import { DateTime, Effect, Fiber, Schema } from "effect"
 import { PgError } from "effect-pg-resilience"
 import * as TestPg from "../support/TestPg.js"
 import { beginAgain, commit, from, insertion, ledgered, unknown } from "./exactly.js"
+import { commitWaitsFor } from "./kept.js"
 import { advisoryLock, waitingForLock } from "./support.js"
 
 /** One row inserted keeps its COMMIT at work on the server as long as somebody has the lock. */
 const slowCommits = (url: Parameters<typeof advisoryLock>[1]) =>
-  Effect.gen(function* () {
-    yield* TestPg.control(
-      `CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
-       'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END'`,
-      [],
-      url
-    )
-    yield* TestPg.control(
-      `CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON kept DEFERRABLE INITIALLY DEFERRED
-       FOR EACH ROW EXECUTE FUNCTION wait()`,
-      [],
-      url
-    )
-    return yield* advisoryLock(1, url)
-  })
+  Effect.zipRight(TestPg.control(commitWaitsFor(1), [], url), advisoryLock(1, url))
 
 /** Fixture, and transactions that lose their COMMIT with nobody left to find out. */
 const losing = (options: Parameters<typeof ledgered>[0] = {}) =>

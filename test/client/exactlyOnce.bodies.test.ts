@@ -4,6 +4,7 @@ import { Cause, Effect, Exit, Fiber } from "effect"
 import { Operation } from "effect-pg-resilience"
 import * as TestPg from "../support/TestPg.js"
 import { claim, commit, ledgered, unknown } from "./exactly.js"
+import { commitWaitsFor } from "./kept.js"
 import { advisoryLock, waitingForLock } from "./support.js"
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("What runs exactly once", (it) => {
@@ -224,18 +225,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("What 
       const { insert, kept, messages, once, proxy, runs, sql, url } = yield* ledgered({
         serverTimeouts: { statement: "300 millis" }
       })
-      yield* TestPg.control(
-        `CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
-         'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END'`,
-        [],
-        url
-      )
-      yield* TestPg.control(
-        `CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON kept DEFERRABLE INITIALLY DEFERRED
-         FOR EACH ROW EXECUTE FUNCTION wait()`,
-        [],
-        url
-      )
+      yield* TestPg.control(commitWaitsFor(1), [], url)
       const lock = yield* advisoryLock(1, url)
       yield* proxy.cut({ on: commit, when: "after" })
       const fiber = yield* Effect.fork(once(Effect.zipRight(sql`SET LOCAL statement_timeout = 0`, insert(7))))

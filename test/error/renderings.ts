@@ -1,5 +1,6 @@
 import { inspect } from "node:util"
-import { Cause, Effect, Exit, Inspectable, Layer, Logger, Tracer } from "effect"
+import { Cause, Effect, Exit, Inspectable, Layer, Logger } from "effect"
+import { telling } from "../support/telling.js"
 
 const shown = (value: unknown) =>
   typeof value === "string" ? value : inspect(value, { depth: 20, showHidden: true, maxStringLength: null })
@@ -39,25 +40,10 @@ export const renderings = (error: Error): Effect.Effect<ReadonlyArray<string>> =
       )
     }
 
-    const tracer = Tracer.make({
-      span: (name, parent, context, links, startTime, kind) => ({
-        _tag: "Span",
-        name,
-        spanId: "span",
-        traceId: "trace",
-        parent,
-        context,
-        links,
-        status: { _tag: "Started", startTime },
-        attributes: new Map(),
-        kind,
-        sampled: true,
-        attribute: (key, value) => keep(key, value),
-        event: (event, _, attributes) => keep(event, attributes),
-        addLinks: () => {},
-        end: (_, exit) => keep(exit, ...(Exit.isFailure(exit) ? Cause.prettyErrors(exit.cause) : []))
-      }),
-      context: (run) => run()
+    const tracer = telling({
+      attribute: (_, key, value) => keep(key, value),
+      event: (_, event, attributes) => keep(event, attributes),
+      ended: (_, exit) => keep(exit, ...(Exit.isFailure(exit) ? Cause.prettyErrors(exit.cause) : []))
     })
     yield* Effect.fail(error).pipe(
       Effect.withSpan("statement"),

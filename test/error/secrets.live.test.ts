@@ -2,11 +2,12 @@
 import * as Fs from "node:fs"
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Exit, HashMap, Layer, Logger, LogLevel, Redacted, Tracer } from "effect"
+import { Context, Effect, Exit, HashMap, Layer, Logger, LogLevel, Redacted } from "effect"
 import { Operation, type PgError, ResilientPg } from "effect-pg-resilience"
 import { failure } from "../client/support.js"
 import * as Remains from "../support/Remains.js"
 import * as TestPg from "../support/TestPg.js"
+import { telling } from "../support/telling.js"
 import { renderings } from "./renderings.js"
 
 const password = "mArK-password"
@@ -67,26 +68,11 @@ const watched = (options: ResilientPg.Options = {}) =>
       written.push(Logger.logfmtLogger.log(said), Logger.jsonLogger.log(said))
       written.push(JSON.stringify(HashMap.toEntries(said.annotations)))
     })
-    const tracer = Tracer.make({
-      span: (name, parent, context, links, startTime, kind) => ({
-        _tag: "Span",
-        name,
-        spanId: "span",
-        traceId: "trace",
-        parent,
-        context,
-        links,
-        kind,
-        sampled: true,
-        status: { _tag: "Started", startTime },
-        attributes: new Map(),
-        attribute: (key, value) => void written.push(`${name}: ${key} ${value}`),
-        event: (event, _, attributes) => void written.push(`${name}: ${event} ${JSON.stringify(attributes)}`),
-        addLinks: () => {},
-        end: (_, exit) =>
-          void (Exit.isFailure(exit) && written.push(`${name}: ${exit.cause} ${JSON.stringify(exit.cause)}`))
-      }),
-      context: (run) => run()
+    const tracer = telling({
+      attribute: (span, key, value) => void written.push(`${span}: ${key} ${value}`),
+      event: (span, event, attributes) => void written.push(`${span}: ${event} ${JSON.stringify(attributes)}`),
+      ended: (span, exit) =>
+        void (Exit.isFailure(exit) && written.push(`${span}: ${exit.cause} ${JSON.stringify(exit.cause)}`))
     })
     const context = yield* Layer.build(
       ResilientPg.layer({ url: Redacted.make(as.href), slowQueryThreshold: 0, maxConnections: 2, ...options })
