@@ -38,6 +38,8 @@ const mayKnow: Readonly<Record<string, ReadonlyArray<string>>> = {
   testing: [],
   // On the public API alone, on what reads the metrics, and on the one set of rules that decodes options.
   health: ["error", "policy", "config", "telemetry", "ResilientPg.ts"],
+  // What the others know, told over HTTP.
+  http: ["error", "policy", "config", "telemetry", "health", "ResilientPg.ts"],
   "ResilientPg.ts": ["error", "policy", "config", "client", "telemetry"]
 }
 

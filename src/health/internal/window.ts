@@ -1,10 +1,24 @@
 /** The recent past of counters that only ever rise: how much has happened between two readings, and how fast. Pure. */
-import { above, type Figures, type Histogram, noHistogram } from "../../telemetry/internal/figures.js"
+import {
+  above,
+  type Figures,
+  type Histogram,
+  type Named,
+  noHistogram,
+  slowSeconds
+} from "../../telemetry/internal/figures.js"
 
 /** `at` in milliseconds. */
 export interface Reading {
   readonly at: number
   readonly figures: Figures
+}
+
+/** Of one name: attempts that took over a second, and what all of its attempts took on average. */
+export interface SlowOperation {
+  readonly operation: string
+  readonly count: number
+  readonly averageMs: number
 }
 
 /** What happened in a window. Times in milliseconds, 0 where nothing happened; shares from 0 to 1. */
@@ -13,12 +27,16 @@ export interface Window {
   readonly operations: number
   readonly perSecond: number
   readonly errorRate: number
+  /** Attempts that failed, by tag. */
+  readonly errors: Readonly<Record<string, number>>
   readonly averageQueryMs: number
   readonly p50Ms: number
   readonly p95Ms: number
   readonly p99Ms: number
   readonly slowQueries: number
   readonly slowShare: number
+  /** Which operations took over a second: at most ten, those that did so most often first. */
+  readonly slowest: ReadonlyArray<SlowOperation>
   readonly waitMs: number
   readonly timeouts: number
   readonly timeoutsPerMinute: number
@@ -27,9 +45,6 @@ export interface Window {
   readonly leaks: number
   readonly openedPerMinute: number
 }
-
-/** A query that takes longer is slow, seconds. A boundary of the histogram. */
-const slowSeconds = 1
 
 /** A window keeps at most about this many readings, however often it is read. */
 const readingsPerWindow = 60
@@ -96,6 +111,30 @@ export const quantile = ({ buckets, count }: Histogram, q: number): number => {
   return lower
 }
 
+/** At most so many are named. */
+const slowestNamed = 10
+
+/** Of each name, what it gained between two readings, added to what it had. */
+const addNamed = (sums: Map<string, Named>, before: Figures["byName"], after: Figures["byName"]) => {
+  for (const [name, now] of after) {
+    const earlier = before.get(name)
+    const gain = (figure: keyof Named) => increase(earlier?.[figure] ?? 0, now[figure])
+    const sum = sums.get(name)
+    sums.set(name, {
+      count: (sum?.count ?? 0) + gain("count"),
+      sum: (sum?.sum ?? 0) + gain("sum"),
+      slow: (sum?.slow ?? 0) + gain("slow")
+    })
+  }
+}
+
+const slowestOf = (sums: ReadonlyMap<string, Named>): ReadonlyArray<SlowOperation> =>
+  Array.from(sums)
+    .filter(([, { slow }]) => slow > 0)
+    .sort(([, a], [, b]) => b.slow - a.slow || b.sum - a.sum)
+    .slice(0, slowestNamed)
+    .map(([operation, { count, slow, sum }]) => ({ operation, count: slow, averageMs: (1000 * sum) / count }))
+
 const counters = ["troubled", "silent", "interrupted", "timeouts", "opened", "retries", "leaks"] as const
 
 const share = (part: number, whole: number) => (whole > 0 ? Math.min(1, part / whole) : 0)
@@ -113,12 +152,19 @@ export const over = (readings: ReadonlyArray<Reading>): Window => {
   }
   let operations = noHistogram
   let waits = noHistogram
+  const errors = new Map<string, number>()
+  const named = new Map<string, Named>()
   for (let i = 1; i < readings.length; i++) {
     const before = readings[i - 1]!.figures
     const after = readings[i]!.figures
     for (const name of counters) sums[name] += increase(before[name], after[name])
     operations = joined(operations, gained(before.operations, after.operations))
     waits = joined(waits, gained(before.waits, after.waits))
+    addNamed(named, before.byName, after.byName)
+    for (const [tag, count] of after.errors) {
+      const more = increase(before.errors.get(tag) ?? 0, count)
+      if (more > 0) errors.set(tag, (errors.get(tag) ?? 0) + more)
+    }
   }
   const seconds = Math.max(0, ((readings.at(-1)?.at ?? 0) - (readings[0]?.at ?? 0)) / 1000)
   // Never more than there was: ten connections in the first second of a program are not six hundred a minute.
@@ -130,12 +176,14 @@ export const over = (readings: ReadonlyArray<Reading>): Window => {
     operations: operations.count,
     perSecond: seconds > 0 ? operations.count / seconds : 0,
     errorRate: share(sums.troubled + sums.silent, Math.max(0, operations.count - sums.interrupted) + sums.silent),
+    errors: Object.fromEntries(errors),
     averageQueryMs: average(operations),
     p50Ms: quantile(operations, 0.5) * 1000,
     p95Ms: quantile(operations, 0.95) * 1000,
     p99Ms: quantile(operations, 0.99) * 1000,
     slowQueries,
     slowShare: share(slowQueries, operations.count),
+    slowest: slowestOf(named),
     waitMs: average(waits),
     timeouts: sums.timeouts,
     timeoutsPerMinute: perMinute(sums.timeouts),

@@ -6,13 +6,20 @@ import type * as MetricPair from "effect/MetricPair"
 import * as MetricState from "effect/MetricState"
 import type * as PgError from "../../error/tags.js"
 import { metrics } from "../Metrics.js"
-import { CONNECTION_STATE, ERROR_TYPE, POOL_NAME } from "../names.js"
+import { CONNECTION_STATE, ERROR_TYPE, OPERATION_NAME, POOL_NAME } from "../names.js"
 
 /** Seconds. `buckets`: upper bound, and how many were at most that. The last bound is `Infinity`. */
 export interface Histogram {
   readonly count: number
   readonly sum: number
   readonly buckets: ReadonlyArray<readonly [bound: number, cumulative: number]>
+}
+
+/** Attempts of one name: how many, how long altogether, and how many took over a second. */
+export interface Named {
+  readonly count: number
+  readonly sum: number
+  readonly slow: number
 }
 
 export interface Figures {
@@ -28,8 +35,12 @@ export interface Figures {
 
   /** Attempts that were answered or lost. */
   readonly operations: Histogram
+  /** The same by the name of the operation, or else by the statement's command. */
+  readonly byName: ReadonlyMap<string, Named>
   /** Those that failed with any tag; an interrupted one is neither success nor failure. */
   readonly failed: number
+  /** The same by tag. */
+  readonly errors: ReadonlyMap<string, number>
   /** Those whose failure speaks of the database rather than of the program. */
   readonly troubled: number
   /** Statements that were given up, and that nothing was heard of any more; not among `operations`. */
@@ -54,7 +65,9 @@ export const none: Figures = {
   breaker: undefined,
   score: undefined,
   operations: noHistogram,
+  byName: new Map(),
   failed: 0,
+  errors: new Map(),
   troubled: 0,
   silent: 0,
   interrupted: 0,
@@ -92,6 +105,9 @@ const troubling: { readonly [Tag in PgError.Tag]: boolean } = {
   InvalidOptionsError: false
 }
 
+/** An attempt that takes longer is slow. A boundary of the histogram. */
+export const slowSeconds = 1
+
 const timeouts = new Set<string>(["QueryTimeoutError", "StatementTimeoutError"] satisfies ReadonlyArray<PgError.Tag>)
 
 /** The sum of two; where the boundaries differ, only those that both have can be told. */
@@ -113,12 +129,18 @@ export const addHistograms = (a: Histogram, b: Histogram): Histogram => {
 export const above = ({ buckets, count }: Histogram, bound: number): number =>
   count - (buckets.findLast(([upTo]) => upTo <= bound)?.[1] ?? 0)
 
+/** The maps of the figures that are being read are filled in place. */
+interface Reading extends Figures {
+  readonly byName: Map<string, Named>
+  readonly errors: Map<string, number>
+}
+
 const added = (
-  figures: Figures,
+  figures: Reading,
   name: string,
   labels: ReadonlyMap<string, string>,
   pair: MetricPair.MetricPair.Untyped
-) => {
+): Reading => {
   const { metricState } = pair
   if (MetricState.isHistogramState(metricState)) {
     const { buckets, count, sum } = metricState
@@ -128,6 +150,15 @@ const added = (
         const error = labels.get(ERROR_TYPE)
         const interrupted = error === "Interrupted"
         const failed = error !== undefined && !interrupted
+        const operation = labels.get(OPERATION_NAME) ?? "unnamed"
+        const { byName, errors } = figures
+        const before = byName.get(operation) ?? { count: 0, sum: 0, slow: 0 }
+        byName.set(operation, {
+          count: before.count + count,
+          sum: before.sum + sum,
+          slow: before.slow + above(histogram, slowSeconds)
+        })
+        if (failed) errors.set(error, (errors.get(error) ?? 0) + count)
         return {
           ...figures,
           operations: addHistograms(figures.operations, histogram),
@@ -175,11 +206,13 @@ const added = (
 
 /** By the pool's name. */
 export const perPool = (pairs: Iterable<MetricPair.MetricPair.Untyped>): ReadonlyMap<string, Figures> => {
-  const pools = new Map<string, Figures>()
+  const pools = new Map<string, Reading>()
   for (const pair of pairs) {
     const labels = new Map(pair.metricKey.tags.map(({ key, value }) => [key, value]))
     const pool = labels.get(POOL_NAME)
-    if (pool !== undefined) pools.set(pool, added(pools.get(pool) ?? none, pair.metricKey.name, labels, pair))
+    if (pool === undefined) continue
+    const figures = pools.get(pool) ?? { ...none, byName: new Map(), errors: new Map() }
+    pools.set(pool, added(figures, pair.metricKey.name, labels, pair))
   }
   return pools
 }

@@ -9,6 +9,8 @@ const reading = (at: number, change: Partial<figures.Figures> = {}): window.Read
   figures: { ...figures.none, ...change }
 })
 
+const numbersOf = (seen: window.Window) => Object.values(seen).filter((value) => typeof value === "number")
+
 let pools = 0
 const pool = () => {
   const poolName = `window-${++pools}`
@@ -40,6 +42,12 @@ describe("window", () => {
     // The timeout and the silent one, of eight that ended by themselves and the silent one.
     assert.approximately(seen.errorRate, 2 / 9, 1e-9)
     assert.strictEqual(seen.slowQueries, 1)
+    assert.deepStrictEqual(seen.errors, { StatementTimeoutError: 1, UniqueViolation: 1 })
+    assert.deepStrictEqual(
+      seen.slowest.map(({ count, operation }) => [operation, count]),
+      [["get", 1]]
+    )
+    assert.approximately(seen.slowest[0]!.averageMs, 2100 / 8, 1e-6)
     assert.approximately(seen.averageQueryMs, 2200 / 9, 1e-6)
     assert.approximately(seen.waitMs, 500, 1e-9)
     assert.strictEqual(seen.timeouts, 2)
@@ -65,14 +73,14 @@ describe("window", () => {
 
   it("is all zero without two readings, and never less than zero or not a number", () => {
     for (const readings of [[], [reading(5)], [reading(5), reading(5)]]) {
-      for (const value of Object.values(window.over(readings))) assert.strictEqual(value, 0)
+      for (const value of numbersOf(window.over(readings))) assert.strictEqual(value, 0)
     }
     const count = fc.oneof(fc.nat(), fc.constant(0))
     const any = fc.record({ at: fc.nat(), troubled: count, silent: count, retries: count, opened: count })
     fc.assert(
       fc.property(fc.array(any), (list) => {
         const seen = window.over(list.map(({ at, ...change }) => reading(at, change)))
-        for (const value of Object.values(seen)) assert.isTrue(Number.isFinite(value) && value >= 0)
+        for (const value of numbersOf(seen)) assert.isTrue(Number.isFinite(value) && value >= 0)
         assert.isAtMost(seen.errorRate, 1)
       })
     )
