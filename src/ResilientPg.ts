@@ -113,22 +113,36 @@ const forever: Operation.Limits = {
 /** The same custom fragment as `PgClient`'s, which its compiler knows. */
 const json = Statement.custom<Statement.Custom<"PgJson", unknown, undefined, undefined>>("PgJson")
 
+/** Passwords that are asked for, of which `client.config` has no room to tell. */
+const askedFor = new WeakMap<PgClient.PgClientConfig, NonNullable<Options["password"]>>()
+
 /** What `client.config` tells: the options, with what was resolved from URL and environment. */
 const clientConfig = (
   { connectionTTL, connectTimeout, idleTimeout, password, ...options }: Options,
-  { target }: ResilienceConfig.Decoded
-): PgClient.PgClientConfig => ({
-  ...options,
-  ...(Redacted.isRedacted(target.password) ? { password: target.password } : {}),
-  host: target.host,
-  port: target.port,
-  database: target.database,
-  username: target.username,
-  ssl: target.ssl,
-  ...Object.fromEntries(
-    Object.entries({ connectionTTL, connectTimeout, idleTimeout }).filter(([, limit]) => limit !== undefined)
-  )
-})
+  { poolName, target }: ResilienceConfig.Decoded
+): PgClient.PgClientConfig => {
+  const config = {
+    ...options,
+    ...(Redacted.isRedacted(target.password) ? { password: target.password } : {}),
+    host: target.host,
+    port: target.port,
+    database: target.database,
+    username: target.username,
+    ssl: target.ssl,
+    poolName,
+    ...Object.fromEntries(
+      Object.entries({ connectionTTL, connectTimeout, idleTimeout }).filter(([, limit]) => limit !== undefined)
+    )
+  }
+  if (Effect.isEffect(target.password)) askedFor.set(config, target.password)
+  return config
+}
+
+/** What a client of this library was made from, its target and its pool's name resolved: to make another one like it. */
+export const optionsOf = ({ config }: PgClient.PgClient): Options => {
+  const password = askedFor.get(config)
+  return password === undefined ? config : { ...config, password }
+}
 
 /** Between two tries of `ready`: the pool paces them while the server is away, but not what a full queue refuses at once. */
 const readyPause = "50 millis"

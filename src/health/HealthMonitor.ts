@@ -18,7 +18,6 @@ import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as MetricKey from "effect/MetricKey"
-import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -78,7 +77,15 @@ export interface Options {
   readonly eventsSize?: number | undefined
   /** Whose metrics to read. Default: the pool of the client in the environment; of `make`, none. */
   readonly poolName?: string | undefined
-  /** How to ask. Default `HealthProbe.fromPool`; see `layerDedicated`. */
+  /**
+   * How to ask: on a connection beside the pool, which never waits for the workload's (`dedicated`), on one of the pool's
+   * (`pool`), for those who have none to spare, or in one's own way. Default `dedicated`.
+   */
+  readonly probe?: "dedicated" | "pool" | HealthProbe.HealthProbe | undefined
+}
+
+/** Of `make`, which knows no client to make a connection of. Default probe: `HealthProbe.fromPool`. */
+export interface MakeOptions extends Omit<Options, "probe"> {
   readonly probe?: HealthProbe.HealthProbe | undefined
 }
 
@@ -102,6 +109,13 @@ export class HealthMonitor extends Context.Tag("effect-pg-resilience/HealthMonit
     readonly changes: Stream.Stream<StatusChange>
     readonly reports: Stream.Stream<Report>
     readonly news: Stream.Stream<Event>
+    /**
+     * The rows of one statement that only reads, on the connection of the checks, within their `timeout`. Fails with
+     * `QueryTimeoutError` beyond that, and with `InvalidOptionsError` where the probe has no `ask`.
+     */
+    readonly ask: HealthProbe.Ask
+    /** Between two checks, milliseconds; undefined where checks are made only when asked for. */
+    readonly intervalMs: number | undefined
   }
 >() {}
 
@@ -121,8 +135,8 @@ const readFigures = (poolName: string | undefined) =>
   (poolName === undefined ? undefined : figures.perPool(Metric.unsafeSnapshot()).get(poolName)) ?? figures.none
 
 /** Checks at once, and then at the interval, until the scope closes. Fails with the options that are out of range. */
-export const make = Effect.fnUntraced(function* (given: Options = {}) {
-  const options = yield* validate.decode(internal.rule, "health")(given)
+export const make = Effect.fnUntraced(function* (given: MakeOptions = {}) {
+  const options = yield* validate.decode(internal.makeRule, "health")(given)
   const { eventsSize, historySize, poolName, timeout, window } = options
   const interval = options.interval ?? Duration.toMillis(intervals[options.environment])
   const pg = yield* ResilientPg.ResilientPg
@@ -214,39 +228,33 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
     events: Effect.sync(() => events),
     changes: Stream.fromPubSub(changed),
     reports: Stream.fromPubSub(reported),
-    news: Stream.fromPubSub(told)
+    news: Stream.fromPubSub(told),
+    ask: asking.bounded(probe, timeout),
+    intervalMs: Number.isFinite(interval) ? interval : undefined
   })
 })
 
-/** The name that the client's pool has in the metrics. */
-const poolNameOf = ({ config }: PgClient.PgClient): string =>
-  Predicate.hasProperty(config, "poolName") && Predicate.isString(config.poolName)
-    ? config.poolName
-    : Metrics.defaultPoolName({
-        address: config.host ?? "localhost",
-        port: config.port ?? 5432,
-        namespace: config.database ?? "postgres"
-      })
-
 type Needs = PgClient.PgClient | ResilientPg.ResilientPg | CircuitBreaker.CircuitBreaker
 
-const made = (options: Options): Effect.Effect<HealthMonitor["Type"], PgError.PgError, Needs | Scope.Scope> =>
-  Effect.flatMap(PgClient.PgClient, (client) => make({ ...options, poolName: options.poolName ?? poolNameOf(client) }))
+const made = (given: Options): Effect.Effect<HealthMonitor["Type"], PgError.PgError, Needs | Scope.Scope> =>
+  Effect.gen(function* () {
+    const options = yield* validate.decode(internal.rule, "health")(given)
+    const client = yield* PgClient.PgClient
+    const pool = HealthProbe.fromPool(yield* ResilientPg.ResilientPg, options.timeout * poolShare, client)
+    const clients = ResilientPg.optionsOf(client)
+    const probe =
+      options.probe === "pool"
+        ? pool
+        : options.probe === "dedicated"
+          ? yield* HealthProbe.dedicated(clients)
+          : { ...options.probe, ask: options.probe.ask ?? pool.ask }
+    return yield* make({ ...given, probe, poolName: options.poolName ?? clients.poolName })
+  })
 
 export const layer = (options: Options = {}): Layer.Layer<HealthMonitor, PgError.PgError, Needs> =>
   Layer.scoped(HealthMonitor, made(options))
 
-/** As `layer`, with `HealthProbe.dedicated`: one connection more, that never waits for the workload's. */
-export const layerDedicated = (
-  client: ResilientPg.Options,
-  options: Omit<Options, "probe"> = {}
-): Layer.Layer<HealthMonitor, PgError.PgError, Needs> =>
-  Layer.scoped(
-    HealthMonitor,
-    Effect.flatMap(HealthProbe.dedicated(client), (probe) => made({ ...options, probe }))
-  )
-
 export const layerConfig = (
-  config: Config.Config.Wrap<Omit<Options, "probe">>
+  config: Config.Config.Wrap<Omit<Options, "probe"> & { readonly probe?: "dedicated" | "pool" | undefined }>
 ): Layer.Layer<HealthMonitor, PgError.PgError | ConfigError.ConfigError, Needs> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(config), layer))

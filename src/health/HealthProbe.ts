@@ -5,41 +5,67 @@
  * kept open between checks; `fromPool` is for those who have none to spare.
  */
 import * as Reactivity from "@effect/experimental/Reactivity"
-import type { SqlError } from "@effect/sql/SqlError"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import type * as Scope from "effect/Scope"
-import * as PgError from "../error/PgError.js"
+import type * as PgError from "../error/PgError.js"
+import * as Operation from "../policy/Operation.js"
 import * as ResilientPg from "../ResilientPg.js"
+import { probeEnd } from "../telemetry/names.js"
 
-/** Both must be interruptible: the monitor bounds them in time. */
+/** All must be interruptible: the monitor bounds them in time. */
 export interface HealthProbe {
   /** One round trip. */
   readonly ping: Effect.Effect<void, PgError.PgError>
   /** A query that makes the server look something up. */
   readonly query?: Effect.Effect<void, PgError.PgError> | undefined
+  /** The rows of one statement on the probe's connection, named as the server names them. */
+  readonly ask?: Ask | undefined
 }
 
-/** The pool's name in metrics, after the workload's own where that has one. */
-export const poolName = "health"
+/** For statements that only read: nothing else keeps them from writing. */
+export type Ask = (sql: string) => Effect.Effect<ReadonlyArray<Readonly<Record<string, unknown>>>, PgError.PgError>
+
+/** The name of its statements in metrics and errors. */
+export const operationName = "health-check"
+
+/** A probe's pool is named after the workload's: `<pool>/health`. */
+export const poolName = (of: string): string => `${of}${probeEnd}`
 
 /** Two lookups by key in shared catalogs, whatever the size of the database. */
 const lookup = `SELECT d.datname FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
   WHERE d.datname = pg_catalog.current_database()`
 
+const asking =
+  (client: PgClient.PgClient): Ask =>
+  (sql) =>
+    client
+      .withoutTransforms()
+      .unsafe<Record<string, unknown>>(sql)
+      .pipe(Operation.named(operationName, { readOnly: true, timeout: "infinity" }))
+
 /**
- * Past the circuit breaker, but on a connection of the workload's pool: it waits while that has none to give. Has no
- * `query`. Fails with the last failure after `within`: a little less than the monitor's limit, which knows no reason.
+ * On a connection of the workload's pool: it waits while that has none to give. `ping` goes past the circuit breaker, and
+ * fails with the last failure after `within`: a little less than the monitor's limit, which knows no reason. Has no `query`;
+ * with a client, `ask` goes the way of the workload's queries.
  */
-export const fromPool = (pg: ResilientPg.ResilientPg["Type"], within: Duration.DurationInput): HealthProbe => ({
-  ping: pg.ready({ within })
+export const fromPool = (
+  pg: ResilientPg.ResilientPg["Type"],
+  within: Duration.DurationInput,
+  client?: PgClient.PgClient
+): HealthProbe => ({
+  ping: pg.ready({ within }),
+  ask: client && asking(client)
 })
 
 /**
- * On one connection beside the pool, opened by the first check, with the workload's own options but no policies: what is
- * wrong is told at once. Its figures have a pool name of their own in the metrics. Closed with the scope.
+ * On one connection beside the pool, opened by the first check, with the workload's own options (see `ResilientPg.optionsOf`)
+ * but no policies: what is wrong is told at once, by its answers and by no line in the log. Its figures are those of a pool
+ * named `poolName(…)`, and left out of the classic metrics. Closed with the scope.
  */
 export const dedicated = (options: ResilientPg.Options): Effect.Effect<HealthProbe, PgError.PgError, Scope.Scope> =>
   Effect.map(
@@ -50,17 +76,16 @@ export const dedicated = (options: ResilientPg.Options): Effect.Effect<HealthPro
         maxConnections: 1,
         maxWaiting: 10,
         idleTimeout: "infinity",
-        poolName: options.poolName === undefined ? poolName : `${options.poolName}/${poolName}`,
+        closeGrace: 0,
+        poolName: poolName(options.poolName ?? "pool"),
         requireOnStart: false,
         retry: false,
         breaker: false
       }),
       Reactivity.layer
-    ),
+    ).pipe(Logger.withMinimumLogLevel(LogLevel.None)),
     (context) => {
-      const client = Context.get(context, PgClient.PgClient)
-      const ask = (sql: string): Effect.Effect<void, PgError.PgError> =>
-        Effect.mapError(client.unsafe(sql), (error: SqlError) => PgError.fromSqlError(error))
-      return { ping: ask("SELECT 1"), query: ask(lookup) }
+      const ask = asking(Context.get(context, PgClient.PgClient))
+      return { ping: Effect.asVoid(ask("SELECT 1")), query: Effect.asVoid(ask(lookup)), ask }
     }
   )

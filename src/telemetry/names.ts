@@ -18,6 +18,8 @@ export const SERVER_ADDRESS = "server.address"
 /** Left out when it is 5432. */
 export const SERVER_PORT = "server.port"
 export const POOL_NAME = "db.client.connection.pool.name"
+/** What the name of a health check's pool adds to that of the workload's. */
+export const probeEnd = "/health"
 /** `idle`, `used`. */
 export const CONNECTION_STATE = "db.client.connection.state"
 

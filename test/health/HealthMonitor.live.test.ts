@@ -11,7 +11,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
       const { url } = yield* TestPg.database
       const client = { url, maxConnections: 1 }
       const services = Layer.provideMerge(
-        HealthMonitor.layerDedicated(client, { interval: "infinity", timeout: "30 seconds" }),
+        HealthMonitor.layer({ interval: "infinity", timeout: "30 seconds" }),
         ResilientPg.layer(client)
       )
       yield* Effect.gen(function* () {
@@ -45,12 +45,88 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
     })
   )
 
+  it.scoped("asks as the workload does: as its role, by its set-up, with a password that it asks for", () =>
+    Effect.gen(function* () {
+      const { config } = yield* TestPg.database
+      let asked = 0
+      const client: ResilientPg.Options = {
+        ...config,
+        password: Effect.sync(() => {
+          asked += 1
+          return config.password
+        }),
+        applicationName: "shop",
+        maxConnections: 1,
+        transformResultNames: (name) => name.toUpperCase(),
+        onConnect: (connection) => Effect.asVoid(connection.executeRaw("SET search_path = shop", []))
+      }
+      const backends = Effect.map(
+        TestPg.control<{ n: number }>(
+          "SELECT count(*)::int AS n FROM pg_stat_activity WHERE datname = $1 AND application_name = 'shop'",
+          [config.database]
+        ),
+        ([row]) => row!.n
+      )
+      for (const [probe, opened] of [
+        ["dedicated", 2],
+        ["pool", 1]
+      ] as const) {
+        asked = 0
+        yield* Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          yield* sql`SELECT 1`
+          const health = yield* HealthMonitor.HealthMonitor
+          assert.deepInclude((yield* health.check).probe, { ok: true })
+          const [row] = yield* health.ask("SELECT current_user AS me, current_setting('search_path') AS path")
+          assert.deepStrictEqual(row, { me: config.username, path: "shop" })
+          assert.strictEqual((yield* Effect.flip(health.ask("SELEC 1")))._tag, "SqlSyntaxError")
+          assert.strictEqual(asked, opened)
+          assert.strictEqual(yield* backends, opened)
+        }).pipe(
+          Effect.provide(
+            Layer.provideMerge(
+              HealthMonitor.layer({ interval: "infinity", timeout: "30 seconds", probe }),
+              ResilientPg.layer(client)
+            )
+          )
+        )
+        yield* TestPg.eventually(backends, (n) => n === 0)
+      }
+    })
+  )
+
+  it.scoped("lets nobody ask for longer than a check may take", () =>
+    Effect.gen(function* () {
+      const { config, url } = yield* TestPg.database
+      yield* Effect.gen(function* () {
+        const health = yield* HealthMonitor.HealthMonitor
+        yield* health.check
+        const error = yield* Effect.flip(health.ask("SELECT pg_sleep(600)"))
+        assert.strictEqual(error._tag, "QueryTimeoutError")
+        // Cancelled, not left to itself.
+        yield* TestPg.eventually(
+          TestPg.control(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = $1 AND query LIKE '%pg_sleep(600)' AND state = 'active'",
+            [config.database]
+          ),
+          (rows) => rows.length === 0
+        )
+        const { probe } = yield* TestPg.eventually(health.check, ({ probe }) => probe.ok)
+        assert.isTrue(probe.ok)
+      }).pipe(
+        Effect.provide(
+          Layer.provide(HealthMonitor.layer({ interval: "infinity", timeout: "2 seconds" }), ResilientPg.layer({ url }))
+        )
+      )
+    })
+  )
+
   it.scoped("says why a database cannot be asked, without its password", () =>
     Effect.gen(function* () {
       const password = Redacted.make("hunter2")
       const client = { host: "127.0.0.1", port: 1, username: "app", password, database: "shop" }
       const options = { interval: "infinity", timeout: "2 seconds" } as const
-      for (const monitor of [HealthMonitor.layerDedicated(client, options), HealthMonitor.layer(options)]) {
+      for (const monitor of [HealthMonitor.layer(options), HealthMonitor.layer({ ...options, probe: "pool" })]) {
         const report = yield* HealthMonitor.HealthMonitor.pipe(
           Effect.flatMap((health) => health.check),
           Effect.provide(Layer.provide(monitor, ResilientPg.layer(client)))

@@ -29,7 +29,7 @@ export const world = Effect.gen(function* () {
   const metrics = Metrics.forPool({ poolName, namespace: "shop", address: "db", port: 5432, min: 0, max: 10 })
   const breaker = yield* CircuitBreaker.make()
   let pool = idlePool
-  const monitor = (options: HealthMonitor.Options) =>
+  const monitor = (options: HealthMonitor.MakeOptions) =>
     Effect.provide(
       HealthMonitor.make({ poolName, ...options }),
       Layer.merge(

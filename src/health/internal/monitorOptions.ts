@@ -13,7 +13,8 @@ export const defaults = {
   timeout: "3 seconds",
   window: "1 minute",
   historySize: 720,
-  eventsSize: 500
+  eventsSize: 500,
+  probe: "dedicated"
 } as const satisfies Options
 
 const isProbe = (value: unknown): value is HealthProbe =>
@@ -21,16 +22,34 @@ const isProbe = (value: unknown): value is HealthProbe =>
 
 const size = validate.integer({ min: 1, max: 100_000 })
 
+const rules = {
+  environment: validate.defaulted(validate.literal("production", "development", "critical"), defaults.environment),
+  interval: validate.optional(validate.duration({ min: 100, max: validate.maxMillis, infinity: true })),
+  timeout: validate.defaulted(validate.duration({ max: validate.maxMillis }), defaults.timeout),
+  window: validate.defaulted(validate.duration({ min: 1000, max: validate.maxMillis }), defaults.window),
+  historySize: validate.defaulted(size, defaults.historySize),
+  eventsSize: validate.defaulted(size, defaults.eventsSize),
+  poolName: validate.optional(validate.text)
+}
+
+/** Of a layer. */
 export const rule = validate.struct(
   {
-    environment: validate.defaulted(validate.literal("production", "development", "critical"), defaults.environment),
-    interval: validate.optional(validate.duration({ min: 100, max: validate.maxMillis, infinity: true })),
-    timeout: validate.defaulted(validate.duration({ max: validate.maxMillis }), defaults.timeout),
-    window: validate.defaulted(validate.duration({ min: 1000, max: validate.maxMillis }), defaults.window),
-    historySize: validate.defaulted(size, defaults.historySize),
-    eventsSize: validate.defaulted(size, defaults.eventsSize),
-    poolName: validate.optional(validate.text),
-    probe: validate.optional(validate.refined("a probe", isProbe))
+    ...rules,
+    probe: validate.defaulted(
+      validate.refined(
+        "dedicated, pool or a probe",
+        (value): value is "dedicated" | "pool" | HealthProbe =>
+          value === "dedicated" || value === "pool" || isProbe(value)
+      ),
+      defaults.probe
+    )
   },
+  { exact: true }
+)
+
+/** Of `make`. */
+export const makeRule = validate.struct(
+  { ...rules, probe: validate.optional(validate.refined("a probe", isProbe)) },
   { exact: true }
 )
