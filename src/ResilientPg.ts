@@ -393,10 +393,10 @@ export const make = (
       Context.add(CircuitBreaker.CircuitBreaker, breaker),
       Context.add(RetryBudget.RetryBudget, budget),
       Context.add(Transaction.Transactor, transaction.makeTransactor(stages, attributes)),
-      Context.add(
-        Operation.Timeouts,
-        config.timeouts === false ? forever : (config.timeouts ?? Operation.defaultLimits)
-      )
+      Context.add(Operation.Timeouts, {
+        ...(config.timeouts === false ? forever : (config.timeouts ?? Operation.defaultLimits)),
+        onExpired: record.expired
+      })
     )
   })
 

@@ -75,6 +75,12 @@ export const metrics = {
    * `error.type` where it failed.
    */
   operationDuration: histogram("db.client.operation.duration", seconds, "Duration of one attempt, failures included."),
+  /** `db.operation.name`. */
+  operationTimeouts: counter(
+    "pgresilience.operation.timeouts",
+    "{operation}",
+    "Operations and transactions whose deadline passed."
+  ),
   /** `state`: 1 for the state that the circuit is in, 0 for each it has been in before. */
   breakerState: upDownCounter("pgresilience.breaker.state", "1", "Whether the circuit breaker is in this state."),
   /** `from`, `to`. */
@@ -146,6 +152,8 @@ export interface Options {
 export interface PoolMetrics {
   /** One attempt has ended. `errorType` is undefined for success. */
   readonly operation: (name: string, seconds: number, errorType: ErrorType | undefined) => void
+  /** The deadline of an operation has passed. */
+  readonly operationTimeout: (name: string) => void
   readonly connected: (seconds: number) => void
   readonly waited: (seconds: number) => void
   readonly used: (seconds: number) => void
@@ -269,6 +277,8 @@ export const forPool = (options: Options): PoolMetrics => {
     return name
   }
 
+  const operationTimeout = perValue((name: string) => counting(metrics.operationTimeouts, { [OPERATION_NAME]: name }))
+
   const breakerState = perValue((state: CircuitBreaker.State) => level(metrics.breakerState, { state }))
   breakerState("Closed")(1)
   const transitions = perValue((from: CircuitBreaker.State) =>
@@ -287,6 +297,7 @@ export const forPool = (options: Options): PoolMetrics => {
 
   return {
     operation: (name, seconds, errorType) => operationNamed(bounded(name))(seconds, errorType),
+    operationTimeout: (name) => operationTimeout(bounded(name))(),
     connected: updating(metrics.createTime),
     waited: updating(metrics.waitTime),
     used: updating(metrics.useTime),

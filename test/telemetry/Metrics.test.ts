@@ -57,6 +57,7 @@ describe("Metrics", () => {
       ["db.client.connection.max", "up-down counter", "{connection}"],
       ["db.client.connection.pending_requests", "up-down counter", "{request}"],
       ["db.client.connection.timeouts", "counter", "{timeout}"],
+      ["pgresilience.operation.timeouts", "counter", "{operation}"],
       ["db.client.connection.create_time", "histogram", "s"],
       ["db.client.connection.wait_time", "histogram", "s"],
       ["db.client.connection.use_time", "histogram", "s"],

@@ -1,20 +1,21 @@
 import { spawnSync } from "node:child_process"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FastCheck as fc, Metric, MetricBoundaries } from "effect"
+import * as HealthProbe from "../../src/health/HealthProbe.js"
 import * as Metrics from "../../src/telemetry/Metrics.js"
 import * as Prometheus from "../../src/telemetry/Prometheus.js"
 import * as promText from "../support/promText.js"
 
 let pools = 0
 /** One pool that has seen something of everything. */
-const busyPool = () => {
-  const poolName = `scraped-${++pools}`
+const busyPool = (poolName = `scraped-${++pools}`) => {
   const metrics = Metrics.forPool({ poolName, namespace: "shop", address: "db.internal", port: 5433, min: 1, max: 10 })
   metrics.pool({ idle: 3, used: 4, pending: 2 })
   for (let i = 0; i < 7; i++) metrics.operation("get-user", 0.02, undefined)
   metrics.operation("get-user", 1.5, undefined)
   metrics.operation("get-user", 0.5, "StatementTimeoutError")
   metrics.operation("get-user", 0.5, "Interrupted")
+  metrics.operationTimeout("get-user")
   metrics.connected(0.03)
   metrics.waited(0.001)
   metrics.used(0.2)
@@ -131,7 +132,7 @@ describe("Prometheus", () => {
           score: [83],
           failures: [4],
           operations: [9],
-          timeouts: [2]
+          timeouts: [3]
         }
       )
       assert.deepStrictEqual(
@@ -144,6 +145,18 @@ describe("Prometheus", () => {
           ["forced_closed", 0]
         ]
       )
+    })
+  )
+
+  it.effect("gives the classic names to pools that work, not to the connection of their health checks", () =>
+    Effect.gen(function* () {
+      const pool = busyPool()
+      const own = [busyPool(HealthProbe.poolName(pool)), busyPool("localhost:5432/health")]
+      const families = promText.parse(yield* Prometheus.text())
+      const told = (name: string, label: string) => families.get(name)!.samples.map(({ labels }) => labels[label])
+      assert.includeMembers(told("db_connections_active", "pool"), [pool, "localhost:5432/health"])
+      assert.notInclude(told("db_connections_active", "pool"), own[0])
+      assert.includeMembers(told("db_client_connection_max", "db_client_connection_pool_name"), [pool, ...own])
     })
   )
 

@@ -16,6 +16,8 @@ export interface Limits {
   readonly batchBase: number
   readonly batchPerRow: number
   readonly transaction: number
+  /** Told of every operation that runs out of its time, once, with its name: the layer counts them. */
+  readonly onExpired?: ((name: string | undefined) => void) | undefined
 }
 
 /** 5 s for a query, 30 s for a complex one, 5 s and 10 ms per row for a batch, 30 s for a transaction. */
@@ -79,6 +81,10 @@ export const countWrite = (state: State | undefined, by: 1 | -1, isCommit = fals
   }
 }
 
+/** The limits that hold where a fiber is. */
+const limitsOf = (fiber: { readonly currentContext: Context.Context<never> }) =>
+  Context.get(fiber.currentContext, Timeouts)
+
 /** The error of a deadline that passed. */
 const expired = (state: State, limit: number): PgError.PgError => {
   const what = state.name === undefined ? "the transaction" : `operation "${state.name}"`
@@ -131,10 +137,7 @@ export const bounded = <A, E, R>(
   Effect.withFiberRuntime<A, E | PgError.PgError, R>((fiber) => {
     const now = Context.get(fiber.currentDefaultServices, Clock.Clock).unsafeCurrentTimeMillis()
     const parent = current(fiber)
-    const limit =
-      options.timeout === undefined
-        ? limitFrom(Context.get(fiber.currentContext as Context.Context<never>, Timeouts))
-        : toMillis(options.timeout)
+    const limit = options.timeout === undefined ? limitFrom(limitsOf(fiber)) : toMillis(options.timeout)
     const outer = parent?.deadline ?? Number.POSITIVE_INFINITY
     const state: State = {
       name: name ?? parent?.name,
@@ -153,7 +156,13 @@ export const bounded = <A, E, R>(
     const timed: Effect.Effect<A, E | PgError.PgError, R> =
       now + limit < outer
         ? // A deadline holds also where nothing else interrupts, as in a finalizer.
-          Effect.timeoutFail(Effect.interruptible(body), { duration: limit, onTimeout: () => expired(state, limit) })
+          Effect.timeoutFail(Effect.interruptible(body), {
+            duration: limit,
+            onTimeout: () => {
+              limitsOf(fiber).onExpired?.(state.name)
+              return expired(state, limit)
+            }
+          })
         : body
     return Effect.onExit(timed, () => {
       state.ended = true

@@ -1,4 +1,6 @@
 /** The names that dashboards for database clients have always had, computed from our metrics. Pure. */
+
+import { probeEnd } from "../names.js"
 import type { Family, Labels, Sample, Type } from "./exposition.js"
 import { above, type Figures } from "./figures.js"
 
@@ -85,15 +87,20 @@ export const definitions: ReadonlyArray<Definition> = [
   {
     name: "db_timeouts_total",
     type: "counter",
-    help: "Waits for a connection, and statements, that ran out of time.",
+    help: "Waits for a connection, statements and operations that ran out of time.",
     value: (_) => _.timeouts
   }
 ]
 
-/** The families, with a sample for every pool. */
-export const families = (pools: ReadonlyMap<string, Figures>, live: (pool: string) => Live): ReadonlyArray<Family> =>
-  definitions.flatMap(({ help, name, type, value }) => {
-    const samples = Array.from(pools).flatMap(([pool, figures]): ReadonlyArray<Sample> => {
+/** Whether it belongs to the health checks of another pool: no part of the program's own work. */
+const isProbe = (pool: string, pools: ReadonlyMap<string, Figures>) =>
+  pool.endsWith(probeEnd) && pools.has(pool.slice(0, -probeEnd.length))
+
+/** The families, with a sample for every pool that is not a health check's. */
+export const families = (pools: ReadonlyMap<string, Figures>, live: (pool: string) => Live): ReadonlyArray<Family> => {
+  const told = Array.from(pools).filter(([pool]) => !isProbe(pool, pools))
+  return definitions.flatMap(({ help, name, type, value }) => {
+    const samples = told.flatMap(([pool, figures]): ReadonlyArray<Sample> => {
       const found = value(figures, live(pool))
       if (found === undefined) return []
       const values = typeof found === "number" ? [[[], found] as const] : found
@@ -101,3 +108,4 @@ export const families = (pools: ReadonlyMap<string, Figures>, live: (pool: strin
     })
     return samples.length === 0 ? [] : [{ name, type, help, samples }]
   })
+}

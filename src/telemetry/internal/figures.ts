@@ -47,7 +47,10 @@ export interface Figures {
   readonly silent: number
   readonly interrupted: number
   readonly waits: Histogram
-  /** Waits for a connection, statements and operations that ran out of time. */
+  /**
+   * Waits for a connection, statements and operations that ran out of time, each once: an attempt that an operation's
+   * deadline cut off is `interrupted`.
+   */
   readonly timeouts: number
   /** Connections opened. */
   readonly opened: number
@@ -191,6 +194,7 @@ const added = (
     case metrics.pendingRequests.name:
       return { ...figures, pending: figures.pending + value }
     case metrics.timeouts.name:
+    case metrics.operationTimeouts.name:
       return { ...figures, timeouts: figures.timeouts + value }
     case metrics.breakerState.name:
       return value > 0 ? { ...figures, breaker: labels.get("state") } : figures

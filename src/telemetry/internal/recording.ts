@@ -20,6 +20,8 @@ export interface Recording {
   readonly server: Pool.Listener["server"]
   readonly breaker: (change: CircuitBreaker.Change) => void
   readonly budget: (snapshot: RetryBudget.Snapshot) => void
+  /** An operation ran out of its time. */
+  readonly expired: (operation: string | undefined) => void
   readonly settled: (result: Settled) => void
   readonly settingsRefused: () => void
   readonly listenLost: (error: PgError.PgError) => void
@@ -140,6 +142,7 @@ export const make = ({
       )
     },
     budget: ({ allowed, retrying }) => metrics.budget(retrying, allowed),
+    expired: (operation) => metrics.operationTimeout(operation ?? "transaction"),
     settled: metrics.cancel,
     settingsRefused: () =>
       log.say(LogLevel.Warning, "settings", "The server takes no limits when connecting (a pooler?)", {
