@@ -1,0 +1,68 @@
+/**
+ * A small real service: users, products and orders over HTTP, on `ResilientPg.layer`.
+ *
+ *   npm run service
+ *
+ * It brings a PostgreSQL of its own; `DATABASE_URL` is used instead where it is set, in a schema of its own. `PORT` is 3000
+ * unless set. With `OTEL_EXPORTER_OTLP_ENDPOINT` traces and metrics go to a collector. SIGTERM or Ctrl-C stops it: it answers
+ * what it has been asked, and leaves nothing behind.
+ */
+import { HttpApiBuilder, HttpServer } from "@effect/platform"
+import { NodeRuntime } from "@effect/platform-node"
+import { Config, ConfigError, Effect, Layer, Option, Predicate, pipe } from "effect"
+import { Telemetry } from "effect-pg-resilience"
+import * as Database from "./service/database.js"
+import * as Handlers from "./service/handlers.js"
+import * as Lifecycle from "./service/lifecycle.js"
+import * as Shop from "./service/shop.js"
+import * as Signals from "./service/signals.js"
+
+const Api = HttpApiBuilder.serve((app) => pipe(app, Lifecycle.gate)).pipe(Layer.provide(Handlers.layer))
+
+const Observed = Layer.unwrapEffect(
+  Effect.map(Config.option(Config.string("OTEL_EXPORTER_OTLP_ENDPOINT")), (endpoint) =>
+    Option.isSome(endpoint) ? Telemetry.layerOtlpEnv : Layer.empty
+  )
+)
+
+/** What to do about it. */
+const inOneLine = (error: { readonly message: string; readonly cause?: unknown }): string =>
+  Predicate.isRecord(error.cause) && error.cause["code"] === "EADDRINUSE"
+    ? `Port ${error.cause["port"]} is taken. Stop what listens there, or choose another: PORT=3001 npm run service`
+    : ConfigError.isConfigError(error)
+      ? String(error)
+      : error.message
+
+const announce = Effect.gen(function* () {
+  const url = yield* HttpServer.addressFormattedWith(Effect.succeed)
+  console.log(
+    [
+      `The shop is at ${url}`,
+      `  API        ${url}/users, ${url}/products, ${url}/orders`,
+      `  database   ${yield* Database.described}`
+    ].join("\n")
+  )
+})
+
+const main = Effect.gen(function* () {
+  const lifecycle = yield* Lifecycle.Lifecycle
+  yield* Effect.addFinalizer(() => lifecycle.drain)
+  yield* announce
+  yield* Shop.createTables
+  yield* lifecycle.open
+  yield* Effect.never
+}).pipe(
+  Effect.scoped,
+  Effect.provide(
+    Api.pipe(Layer.provideMerge(Lifecycle.layer), Layer.provideMerge(Database.layer), Layer.provideMerge(Observed))
+  ),
+  Effect.catchAll((error) =>
+    Effect.sync(() => {
+      console.error(inOneLine(error))
+      process.exitCode = 1
+    })
+  )
+)
+
+Signals.endAtSecond()
+NodeRuntime.runMain(main)
