@@ -39,6 +39,10 @@ export * as HealthMonitor from "./health/HealthMonitor.js"
 export * as Alerts from "./health/Alerts.js"
 /** Alerts to a webhook. */
 export * as AlertWebhook from "./health/AlertWebhook.js"
+/** All of this over HTTP. */
+export * as HealthApi from "./http/HealthApi.js"
+/** All that watches the database, as one layer. */
+export * as Monitoring from "./health/Monitoring.js"
 /** Every option, its range and its default; the environment variables. */
 export * as ResilienceConfig from "./config/ResilienceConfig.js"
 /** Presets for the platforms that programs run on. */

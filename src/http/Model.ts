@@ -4,12 +4,12 @@
  */
 import * as Schema from "effect/Schema"
 
-const Count = Schema.NonNegativeInt
-const Millis = Schema.Number.annotations({ description: "Milliseconds" })
-const Moment = Schema.Number.annotations({ description: "Milliseconds since the epoch" })
+export const Count = Schema.NonNegativeInt
+export const Millis = Schema.Number.annotations({ description: "Milliseconds" })
+export const Moment = Schema.Number.annotations({ description: "Milliseconds since the epoch" })
 const Share = Schema.Number.annotations({ description: "A share, from 0 to 1" })
 /** JSON has no infinity, and writes null. */
-const OrInfinity = Schema.transform(Schema.NullOr(Schema.JsonNumber), Schema.Number, {
+export const OrInfinity = Schema.transform(Schema.NullOr(Schema.JsonNumber), Schema.Number, {
   strict: true,
   decode: (value) => value ?? Number.POSITIVE_INFINITY,
   encode: (value) => (Number.isFinite(value) ? value : null)

@@ -1,0 +1,165 @@
+/**
+ * How a program's PostgreSQL access is doing, over HTTP: for load balancers, orchestrators, Prometheus, and people.
+ *
+ * ```ts
+ * // on a port of its own, given an HttpServer
+ * HealthApi.serve().pipe(Layer.provide(NodeHttpServer.layer(createServer, { port: 9464 })))
+ * // among the routes of the program's own server
+ * HttpLayerRouter.serve(Layer.merge(MyRoutes, HealthApi.layer({ prefix: "/ops" })))
+ * // in any other router: an app like any other
+ * HttpRouter.mountApp("/ops", yield* HealthApi.httpApp())
+ * ```
+ *
+ * Every answer is made from what the program has in memory, so that it comes while the pool is exhausted and while the
+ * server is silent; but for a connection test and the first health check, which are bounded. `/health` and below tell nothing
+ * of the inside. `/resilience` and below name operations, hosts and databases, no secrets: keep them inside your network.
+ */
+import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import * as HttpApiClient from "@effect/platform/HttpApiClient"
+import type * as HttpApp from "@effect/platform/HttpApp"
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
+import * as HttpServer from "@effect/platform/HttpServer"
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as OpenApi from "@effect/platform/OpenApi"
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Predicate from "effect/Predicate"
+import type * as Scope from "effect/Scope"
+import * as validate from "../config/internal/validate.js"
+import type * as PoolSizing from "../config/PoolSizing.js"
+import * as ResilienceConfig from "../config/ResilienceConfig.js"
+import type * as PgError from "../error/PgError.js"
+import { Alerts } from "../health/Alerts.js"
+import { HealthMonitor } from "../health/HealthMonitor.js"
+import { CircuitBreaker } from "../policy/CircuitBreaker.js"
+import { RetryBudget } from "../policy/RetryBudget.js"
+import * as ResilientPg from "../ResilientPg.js"
+import * as endpoints from "./internal/endpoints.js"
+import * as Events from "./internal/events.js"
+import * as handlers from "./internal/handlers.js"
+import * as shell from "./internal/shell.js"
+
+export interface Options {
+  /** Put before every path, such as `/ops`. Default: nothing. */
+  readonly prefix?: `/${string}` | undefined
+  /** What `pool-config` recommends for; the server itself is asked for its `max_connections`. Default: nothing is known. */
+  readonly sizing?: PoolSizing.Input | undefined
+}
+
+/** All that is told is theirs. */
+export type Needs = PgClient.PgClient | ResilientPg.ResilientPg | CircuitBreaker | RetryBudget | HealthMonitor | Alerts
+
+const isPrefix = (value: unknown): value is `/${string}` => Predicate.isString(value) && /^(\/[\w.~-]+)+$/.test(value)
+
+const rule = validate.struct(
+  {
+    prefix: validate.optional(validate.refined("a path such as /ops, without a slash at its end", isPrefix)),
+    sizing: validate.optional(
+      validate.refined("what PoolSizing.recommend takes", (value): value is PoolSizing.Input =>
+        Predicate.isRecord(value)
+      )
+    )
+  },
+  { exact: true }
+)
+
+/** What is said where, as an `HttpApi`: for a document or a client of one's own. */
+export const api = endpoints.readable
+
+const prefixed = (prefix: Options["prefix"]): typeof api => (prefix === undefined ? api : api.prefix(prefix))
+
+const pathsOf = (served: typeof api): shell.Paths => {
+  const paths = new Map<string, ReadonlyArray<string>>()
+  for (const { endpoints } of Object.values(served.groups))
+    for (const { method, path } of Object.values(endpoints))
+      paths.set(path, [...(paths.get(path) ?? []), ...(method === "GET" ? ["GET", "HEAD"] : [method])])
+  return paths
+}
+
+const make = (given: Options) =>
+  Effect.gen(function* () {
+    const { prefix, sizing = {} } = yield* validate.decode(rule, "health")(given)
+    const config = yield* ResilienceConfig.decode(ResilientPg.optionsOf(yield* PgClient.PgClient))
+    const sources: Events.Sources = {
+      poolName: config.poolName,
+      pg: yield* ResilientPg.ResilientPg,
+      breaker: yield* CircuitBreaker,
+      budget: yield* RetryBudget,
+      monitor: yield* HealthMonitor,
+      alerts: yield* Alerts
+    }
+    const events = yield* Events.make(sources)
+    const served = prefixed(prefix)
+    const document = OpenApi.fromApi(served)
+    const context = yield* HttpApiBuilder.api(served).pipe(
+      Layer.provide(handlers.layer(served, { ...sources, config, sizing, events }, { openapi: () => document })),
+      Layer.provideMerge(Layer.mergeAll(HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer)),
+      Layer.provideMerge(HttpServer.layerContext),
+      // In a memo map of its own: the router is not that of the program's own API.
+      Layer.build
+    )
+    const app = yield* Effect.provide(HttpApiBuilder.httpApp, context)
+    const paths = pathsOf(served)
+    const contained = Effect.mapInputContext(
+      app,
+      (request: Context.Context<HttpServerRequest.HttpServerRequest | Scope.Scope>) => Context.merge(context, request)
+    )
+    return { app: shell.wrap(paths)(contained), paths }
+  })
+
+/**
+ * The whole API as one app: for `HttpRouter.mountApp`, `HttpServer.serve`, or a web handler. Answers whatever it is asked.
+ * Its streams end with the scope. Fails with the options that cannot be accepted.
+ */
+export const httpApp = (
+  options: Options = {}
+): Effect.Effect<HttpApp.Default<never, Scope.Scope>, PgError.InvalidOptionsError, Needs | Scope.Scope> =>
+  Effect.map(make(options), ({ app }) => app)
+
+/** The API's paths among the routes of an `HttpLayerRouter`; what is not of these paths is the router's. */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<never, PgError.InvalidOptionsError, HttpLayerRouter.HttpRouter | Needs> =>
+  Layer.scopedDiscard(
+    Effect.gen(function* () {
+      const router = yield* HttpLayerRouter.HttpRouter
+      const { app, paths } = yield* make(options)
+      for (const path of paths.keys()) yield* router.add("*", path as `/${string}`, app)
+    })
+  )
+
+/** The API on an `HttpServer` of its own. */
+export const serve = (
+  options: Options = {}
+): Layer.Layer<never, PgError.InvalidOptionsError, HttpServer.HttpServer | Needs> =>
+  Layer.unwrapScoped(Effect.map(httpApp(options), (app) => HttpServer.serve(app)))
+
+/** `layer`, its options out of `Config`. */
+export const layerConfig = (
+  config: Config.Config.Wrap<Options>
+): Layer.Layer<never, PgError.InvalidOptionsError | ConfigError.ConfigError, HttpLayerRouter.HttpRouter | Needs> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(config), layer))
+
+/** `serve`, its options out of `Config`. */
+export const serveConfig = (
+  config: Config.Config.Wrap<Options>
+): Layer.Layer<never, PgError.InvalidOptionsError | ConfigError.ConfigError, HttpServer.HttpServer | Needs> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(config), serve))
+
+export interface ClientOptions {
+  /** Where the API is, its prefix included: `http://127.0.0.1:9464/ops`. */
+  readonly url: URL | string
+}
+
+/** A typed client: what the API answers with 200 is success, every other answer of its own a tagged failure. */
+export const client = ({ url }: ClientOptions) =>
+  HttpApiClient.make(api, {
+    baseUrl: url,
+    transformClient: HttpClient.mapRequest(HttpClientRequest.acceptJson)
+  })

@@ -1,0 +1,179 @@
+import { FetchHttpClient, HttpApp, HttpLayerRouter, HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
+import { assert, layer } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import * as PgError from "../../src/error/PgError.js"
+import * as HealthApi from "../../src/http/HealthApi.js"
+import * as TestPg from "../support/TestPg.js"
+import * as api from "./api.js"
+
+/** As the API's document has them. */
+const readable = [
+  "/health",
+  "/health/live",
+  "/health/metrics",
+  "/health/ready",
+  "/resilience/connection-test",
+  "/resilience/events",
+  "/resilience/health",
+  "/resilience/metrics",
+  "/resilience/openapi.json",
+  "/resilience/pool-config",
+  "/resilience/report"
+]
+
+const clientOf = (url: string) => Effect.provide(HealthApi.client({ url }), FetchHttpClient.layer)
+
+layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("HealthApi", (it) => {
+  it.scoped("answers at every path of its document, as its typed client reads it", () =>
+    Effect.gen(function* () {
+      const { serving } = yield* api.world
+      yield* Effect.gen(function* () {
+        const origin = yield* api.origin
+        const { health, resilience } = yield* clientOf(origin)
+        assert.deepStrictEqual(yield* health.live({}), { status: "live" })
+        assert.strictEqual((yield* health.ready({})).status, "ready")
+        assert.deepInclude(yield* health.health({}), { status: "healthy", score: 100, reasons: [] })
+        assert.include(yield* health.metrics({}), "db_circuit_breaker_failures")
+        assert.strictEqual((yield* resilience.metrics({})).pool.max, 10)
+        assert.strictEqual((yield* resilience.health({})).report?.status, "healthy")
+        assert.deepInclude((yield* resilience.report({})).checks, { count: 1, failed: 0, lowestScore: 100 })
+        const connection = yield* resilience.connectionTest({})
+        const [server] = yield* TestPg.control(
+          "SELECT current_setting('server_version') AS version, current_setting('max_connections')::int AS max"
+        )
+        assert.deepInclude(connection, { version: server.version, maxConnections: server.max, reserved: 3 })
+        assert.deepInclude(connection, { tls: false, inRecovery: false, readOnly: false })
+        assert.isAtLeast(connection.connections, 1)
+        assert.isAbove(connection.latencyMs, 0)
+
+        const document: any = yield* resilience.openapi({})
+        assert.strictEqual(document.openapi, "3.1.0")
+        assert.sameMembers(
+          Object.keys(document.paths).filter((path) => "get" in document.paths[path]),
+          Object.keys(document.paths).filter((path) => readable.includes(path) || path.endsWith("/dashboard"))
+        )
+        assert.includeMembers(Object.keys(document.paths), readable)
+        for (const path of Object.keys(document.paths)) {
+          const { get } = document.paths[path]
+          assert.isNotEmpty(get.summary, path)
+          assert.isNotEmpty(get.description, path)
+          if (path.endsWith("/events")) continue
+          const { headers, status } = yield* api.ask(`${origin}${path}`)
+          assert.strictEqual(status, 200, path)
+          assert.strictEqual(headers.get("x-content-type-options"), "nosniff", path)
+          assert.strictEqual(headers.get("cache-control"), "no-store", path)
+          assert.include(headers.get("content-security-policy"), "default-src 'none'", path)
+        }
+      }).pipe(Effect.provide(serving()))
+    })
+  )
+
+  it.scoped("answers unknown paths and methods in JSON, and HEAD without a body", () =>
+    Effect.gen(function* () {
+      const { serving } = yield* api.world
+      yield* Effect.gen(function* () {
+        const origin = yield* api.origin
+        for (const path of ["/", "/nothing", "/health/..%2f", "/resilience", "/resilience/breaker/open"]) {
+          const { headers, status, text } = yield* api.ask(`${origin}${path}`)
+          assert.strictEqual(status, 404, path)
+          assert.strictEqual(headers.get("cache-control"), "no-store")
+          assert.deepStrictEqual(JSON.parse(text), {
+            error: "NotFound",
+            message: "There is nothing at this path",
+            status: 404
+          })
+        }
+        for (const method of ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"]) {
+          const { headers, status, text } = yield* api.ask(`${origin}/health/live?a=1`, { method })
+          assert.strictEqual(status, 405, method)
+          assert.strictEqual(headers.get("allow"), "GET, HEAD")
+          assert.strictEqual(JSON.parse(text).error, "MethodNotAllowed")
+        }
+        for (const path of readable) {
+          const { status, text } = yield* api.ask(`${origin}${path}`, { method: "HEAD" })
+          assert.deepStrictEqual({ path, status, text }, { path, status: 200, text: "" })
+        }
+        const { resilience } = yield* clientOf(origin)
+        assert.strictEqual((yield* resilience.metrics({})).subscribers, 0)
+      }).pipe(Effect.provide(serving()))
+    })
+  )
+
+  it.scoped("is mounted among an HttpLayerRouter's routes, which keep what is theirs", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* api.world
+      const mine = HttpLayerRouter.use((router) => router.add("GET", "/mine", HttpServerResponse.text("mine")))
+      const routes = Layer.merge(mine, HealthApi.layer({ prefix: "/ops" })).pipe(
+        Layer.provide(api.watched({ url: proxy.url(url) }))
+      )
+      yield* Effect.gen(function* () {
+        const origin = yield* api.origin
+        const { health, resilience } = yield* clientOf(`${origin}/ops`)
+        assert.strictEqual((yield* health.ready({})).status, "ready")
+        assert.deepInclude(Object.keys(((yield* resilience.openapi({})) as any).paths), "/ops/health")
+        assert.strictEqual((yield* api.ask(`${origin}/mine`)).text, "mine")
+        assert.strictEqual((yield* api.ask(`${origin}/ops/health`, { method: "POST" })).status, 405)
+        assert.strictEqual((yield* api.ask(`${origin}/health`)).status, 404)
+        assert.strictEqual((yield* api.ask(`${origin}/ops/resilience/report`)).status, 200)
+      }).pipe(
+        Effect.provide(HttpLayerRouter.serve(routes, { disableLogger: true }).pipe(Layer.provideMerge(api.server)))
+      )
+    })
+  )
+
+  it.scoped("is mounted in an HttpRouter", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* api.world
+      const served = Layer.unwrapScoped(
+        Effect.map(HealthApi.httpApp(), (app) =>
+          HttpRouter.empty.pipe(
+            HttpRouter.get("/mine", HttpServerResponse.text("mine")),
+            HttpRouter.mountApp("/ops", app),
+            HttpServer.serve()
+          )
+        )
+      ).pipe(Layer.provide(api.watched({ url: proxy.url(url) })), Layer.provideMerge(api.server))
+      yield* Effect.gen(function* () {
+        const origin = yield* api.origin
+        const { health } = yield* clientOf(`${origin}/ops`)
+        assert.strictEqual((yield* health.ready({})).status, "ready")
+        assert.strictEqual((yield* api.ask(`${origin}/mine`)).text, "mine")
+        assert.strictEqual((yield* api.ask(`${origin}/ops/nothing`)).status, 404)
+      }).pipe(Effect.provide(served))
+    })
+  )
+
+  it.scoped("is a web handler too, which closes the stream that its reader leaves", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* api.world
+      const context = yield* Layer.build(api.watched({ url: proxy.url(url) }))
+      const handler = HttpApp.toWebHandler(yield* Effect.provide(HealthApi.httpApp(), context))
+      const get = (path: string) => Effect.promise(() => handler(new Request(`http://web${path}`)))
+      assert.strictEqual((yield* get("/health/ready")).status, 200)
+      const stream = yield* get("/resilience/events")
+      const reader = stream.body!.getReader()
+      const first = yield* Effect.promise(() => reader.read())
+      assert.include(new TextDecoder().decode(first.value), "event: Hello")
+      const subscribers = Effect.map(
+        Effect.flatMap(get("/resilience/metrics"), (_) => Effect.promise(() => _.json())),
+        (metrics) => metrics.subscribers
+      )
+      assert.strictEqual(yield* subscribers, 1)
+      yield* Effect.promise(() => reader.cancel())
+      yield* TestPg.eventually(subscribers, (open) => open === 0)
+    })
+  )
+
+  it.effect("refuses a prefix that is none", () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestPg.database
+      for (const prefix of ["ops", "/ops/", "//", "/a b", "/:id", "/*"]) {
+        const error = yield* Effect.flip(
+          Effect.scoped(HealthApi.httpApp({ prefix: prefix as "/" })).pipe(Effect.provide(api.watched({ url })))
+        )
+        assert.instanceOf(error, PgError.InvalidOptionsError)
+        assert.include(error.message, "health.prefix")
+      }
+    }).pipe(Effect.scoped)
+  )
+})
