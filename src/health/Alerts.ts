@@ -22,6 +22,7 @@ import * as validate from "../config/internal/validate.js"
 import type * as PgError from "../error/PgError.js"
 import { HealthMonitor, type Report } from "./HealthMonitor.js"
 import * as alerting from "./internal/alerting.js"
+import * as internal from "./internal/thresholds.js"
 
 export type Severity = alerting.Severity
 /** An alert that stands. */
@@ -51,6 +52,28 @@ export const measures = {
 } satisfies Record<string, (report: Report) => number | undefined>
 
 export type Measure = keyof typeof measures
+
+/** What a measure is a number of: `score` is out of 100, `flag` is 0 or 1. */
+export const units = {
+  score: "score",
+  probeFailed: "flag",
+  pingMs: "ms",
+  utilization: "share",
+  waitMs: "ms",
+  averageQueryMs: "ms",
+  errorRate: "share",
+  breakerChanges: "flag",
+  breakerOpenMs: "ms",
+  storm: "flag",
+  leaks: "count",
+  poolExhaustedInMs: "ms"
+} as const satisfies { readonly [M in Measure]: internal.Unit }
+
+/** Measures whose thresholds are numbers of one's own choice. */
+export type Threshold = { readonly [M in Measure]: (typeof units)[M] extends "flag" ? never : M }[Measure]
+
+/** In the unit of the measure. */
+export type Thresholds = { readonly [M in Threshold]?: number | undefined }
 
 /** One rule; times in milliseconds. */
 export type Rule = alerting.Rule<Measure>
@@ -94,6 +117,11 @@ export const rules: ReadonlyArray<Rule> = [
 export interface Options {
   /** In the place of the standard rules. */
   readonly rules?: ReadonlyArray<Rule> | undefined
+  /**
+   * Where the rules of a measure are raised instead, 0 or more. `clear` moves along in proportion (of a score: in proportion
+   * to what is missing to 100); of two rules for one measure, as those for `pingMs`, the second does so, too.
+   */
+  readonly thresholds?: Thresholds | undefined
 }
 
 /** What the rules see of a report. */
@@ -125,11 +153,25 @@ const isRule = (value: unknown): value is Rule =>
 const areRules = (value: unknown): value is ReadonlyArray<Rule> =>
   Array.isArray(value) && value.every(isRule) && new Set(value.map(({ name }) => name)).size === value.length
 
+/** What is in no doubt needs no threshold. */
+const never: validate.Rule<undefined> = validate.optional(
+  validate.refined("no threshold: it is so or not", (_): _ is never => false)
+)
+
 const decoded = validate.struct(
   {
     rules: validate.defaulted(
       validate.refined("a list of rules, each with a name of its own, and clear on the far side of raise", areRules),
       rules
+    ),
+    thresholds: validate.defaulted(
+      validate.struct(
+        Record.map(units, (unit: internal.Unit) =>
+          unit === "flag" ? never : validate.optional(validate.number({ max: unit === "score" ? 100 : undefined }))
+        ),
+        { exact: true }
+      ),
+      {}
     )
   },
   { exact: true }
@@ -139,7 +181,7 @@ const decoded = validate.struct(
 export const make = Effect.fnUntraced(function* (given: Options = {}) {
   const options = yield* validate.decode(decoded, "alerts")(given)
   const monitor = yield* HealthMonitor
-  const step = alerting.step(options.rules)
+  const step = alerting.step(internal.withThresholds<Measure>(options.rules, options.thresholds, units))
   const hub = yield* PubSub.sliding<Notice>(unread)
   let state = alerting.initial
 
@@ -160,15 +202,21 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
   yield* follow
   yield* Effect.forkScoped(Effect.interruptible(Stream.runForEach(monitor.reports, () => follow)))
 
-  /** Subscribed first, so that nothing is missed; what stands by then is not told twice. */
+  /** Subscribed first, so that nothing is missed; nobody is told twice, nor of the end of what they do not know. */
   const notices = Stream.unwrapScoped(
     Effect.gen(function* () {
       const queue = yield* PubSub.subscribe(hub)
       const alerts = alerting.standing(state)
-      const known = new Set(alerts.map(({ id }) => id))
+      /** By the rule: there is at most one alert of each. */
+      const known = new Map(alerts.map(({ id, rule }) => [rule, id]))
       return Stream.concat(
         Stream.fromIterable(alerts.map((alert): Notice => ({ _tag: "Raised", at: alert.raisedAt, alert }))),
-        Stream.filter(Stream.fromQueue(queue), ({ _tag, alert }) => _tag === "Resolved" || !known.has(alert.id))
+        Stream.filter(Stream.fromQueue(queue), ({ _tag, alert: { id, rule } }) => {
+          const told = known.get(rule) === id
+          if (_tag === "Raised") known.set(rule, id)
+          else if (told) known.delete(rule)
+          return told === (_tag === "Resolved")
+        })
       )
     })
   )

@@ -1,4 +1,4 @@
-import { variables } from "../../src/config/ResilienceConfig.js"
+import { type Variable, variables } from "../../src/config/ResilienceConfig.js"
 
 const code = (text: string) => `\`${text}\``
 
@@ -7,10 +7,10 @@ const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("\n", " ")
 
 const row = (cells: ReadonlyArray<string>) => `| ${cells.map(cell).join(" | ")} |`
 
-/** The README's table of environment variables, as Markdown, out of the table that `fromEnv` reads by. */
-export const configTable = (): string =>
+/** A table of environment variables, as Markdown, out of the table that a `fromEnv` reads by; default: the layer's own. */
+export const configTable = (all: ReadonlyArray<Variable> = variables): string =>
   [
     row(["variable", "sets", "unit", "default", "meaning"]),
     row(["---", "---", "---", "---", "---"]),
-    ...variables.map((_) => row([code(_.name), code(_.option), _.unit, _.default ?? "", _.doc]))
+    ...all.map((_) => row([code(_.name), code(_.option), _.unit, _.default ?? "", _.doc]))
   ].join("\n")

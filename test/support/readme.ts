@@ -7,6 +7,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { pathToFileURL } from "node:url"
 import * as HealthScore from "../../src/health/HealthScore.js"
+import * as Monitoring from "../../src/health/Monitoring.js"
 import type { PgError } from "../../src/index.js"
 import { configTable } from "./configTable.js"
 import { errorTable } from "./errorTable.js"
@@ -89,8 +90,10 @@ const tagTable = () =>
 export const generated = {
   tags: tagTable,
   classification: errorTable,
-  variables: configTable,
-  score: () => HealthScore.table
+  variables: () => configTable(),
+  score: () => HealthScore.table,
+  alerts: () => Monitoring.table,
+  monitoring: () => configTable(Monitoring.variables)
 } as const
 
 const marks = (name: string) => [`<!-- begin: ${name} -->\n`, `<!-- end: ${name} -->`] as const

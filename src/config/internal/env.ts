@@ -17,7 +17,8 @@ import * as validate from "./validate.js"
 
 /**
  * What a variable's text is. Plain numbers are counts, milliseconds or seconds; a `duration` is a plain number of
- * milliseconds or a text such as `30 seconds`; a `switch` is true or false, yes or no, on or off, 1 or 0.
+ * milliseconds or a text such as `30 seconds`; a `switch` is true or false, yes or no, on or off, 1 or 0; a `percent` is a
+ * number without its sign.
  */
 export type Unit =
   | "url"
@@ -29,16 +30,18 @@ export type Unit =
   | "tls"
   | "platform"
   | "environment"
+  | "percent"
+  | "name"
 
 /** One setting: the option it stands for, how its value is judged, and every name it goes by, the first one preferred. */
-interface Setting<A> {
+export interface Setting<A> {
   readonly doc: string
   readonly rule: validate.Rule<A>
   readonly required?: boolean
   readonly names: { readonly [name: string]: { readonly unit: Unit; readonly note?: string } }
 }
 
-const setting = <A>(self: Setting<A>) => self
+export const setting = <A>(self: Setting<A>) => self
 
 const switches = new Map([
   ["true", true],
@@ -56,7 +59,7 @@ const platform = validate.rule(`one of ${Platform.names.join(", ")}`, (value) =>
 )
 
 /** Test runners set `test`, which is development as far as a database goes. */
-const environment = validate.map(
+export const environment = validate.map(
   validate.literal("production", "staging", "development", "test"),
   (name): Platform.Environment => (name === "test" ? "development" : name)
 )
@@ -174,10 +177,14 @@ export interface Given<A> {
   readonly value: A
 }
 
+type Table = { readonly [field: string]: Setting<any> }
+
 /** What the environment gives, by field. */
-export type Environment = {
-  readonly [F in Field]: Option.Option<Given<validate.Decoded<Settings[F]["rule"]>>>
+export type EnvironmentOf<T extends Table> = {
+  readonly [F in keyof T]: Option.Option<Given<validate.Decoded<T[F]["rule"]>>>
 }
+
+export type Environment = EnvironmentOf<Settings>
 
 const numberOf = (text: string): Option.Option<number | string> =>
   /^[+-]?\d+(\.\d+)?$/.test(text)
@@ -210,7 +217,9 @@ const units: {
         : Option.fromNullable(switches.get(text.toLowerCase()))
   },
   platform: { expected: "the name of a platform", read: Option.some },
-  environment: { expected: "the name of an environment", read: (text) => Option.some(text.toLowerCase()) }
+  environment: { expected: "the name of an environment", read: (text) => Option.some(text.toLowerCase()) },
+  percent: { expected: "a percentage", read: numberOf },
+  name: { expected: "a name", read: (text) => Option.some(text.toLowerCase()) }
 }
 
 /** `Config` puts in front of the name what a program has nested it in. */
@@ -260,10 +269,13 @@ const read = <A>({ names, required = false, rule }: Setting<A>): Config.Config<O
     })
   )
 
-/** Every setting, each judged by itself; all that is wrong is in one error. */
-export const environmentVariables = Config.all(
-  Object.fromEntries(Object.entries(settings).map(([field, self]) => [field, read(self as Setting<unknown>)]))
-) as Config.Config<any> as Config.Config<Environment>
+/** Every setting of a table, each judged by itself; all that is wrong is in one error. */
+export const all = <T extends Table>(table: T): Config.Config<EnvironmentOf<T>> =>
+  Config.all(
+    Object.fromEntries(Object.entries(table).map(([field, self]) => [field, read(self)]))
+  ) as Config.Config<any>
+
+export const environmentVariables: Config.Config<Environment> = all(settings)
 
 /** One name, as a table for people shows it. */
 export interface Variable {
@@ -279,28 +291,30 @@ export interface Variable {
 }
 
 /** The default of an option by its path: a number or a duration as it is written, `true` for a stage that is there. */
-const defaultOf = (path: string): string | undefined => {
+const defaultOf = (path: string, all: object): string | undefined => {
   const value = path
     .split(".")
-    .reduce<unknown>((part, key) => (Predicate.hasProperty(part, key) ? part[key] : undefined), defaults)
+    .reduce<unknown>((part, key) => (Predicate.hasProperty(part, key) ? part[key] : undefined), all)
   return value === undefined ? undefined : Predicate.isObject(value) ? "true" : String(value)
 }
 
-const variablesOf = ([option, { doc, names }]: readonly [string, Setting<unknown>]): ReadonlyArray<Variable> => {
-  const [preferred] = Object.keys(names)
-  return Object.entries(names).map(([name, { note, unit }]) => ({
-    name,
-    option,
-    unit,
-    default: defaultOf(option),
-    synonyms: Object.keys(names).filter((_) => _ !== name),
-    doc:
-      name !== preferred
-        ? `Another name of \`${preferred}\`${note === undefined ? "" : `, ${note}`}.`
-        : note === undefined
-          ? doc
-          : `${doc} The same ${note}.`
-  }))
-}
+/** The table for people; `all` holds the defaults by the options' paths. */
+export const variablesOf = (table: Table, all: object): ReadonlyArray<Variable> =>
+  Object.entries<Setting<unknown>>(table).flatMap(([option, { doc, names }]) => {
+    const [preferred] = Object.keys(names)
+    return Object.entries(names).map(([name, { note, unit }]) => ({
+      name,
+      option,
+      unit,
+      default: defaultOf(option, all),
+      synonyms: Object.keys(names).filter((_) => _ !== name),
+      doc:
+        name !== preferred
+          ? `Another name of \`${preferred}\`${note === undefined ? "" : `, ${note}`}.`
+          : note === undefined
+            ? doc
+            : `${doc} The same ${note}.`
+    }))
+  })
 
-export const variables: ReadonlyArray<Variable> = Object.entries<Setting<unknown>>(settings).flatMap(variablesOf)
+export const variables: ReadonlyArray<Variable> = variablesOf(settings, defaults)
