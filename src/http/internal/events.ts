@@ -228,16 +228,12 @@ export const make = Effect.fnUntraced(function* (sources: Sources, interval: num
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
       closed = true
-      return Effect.withClock(
-        Effect.raceFirst(
-          Effect.forEach(subscribers, dismiss, { concurrency: "unbounded", discard: true }),
-          Effect.repeat(Effect.void, {
-            schedule: Schedule.spaced("10 millis"),
-            until: () => subscribers.size === 0
-          })
-        ),
-        live
-      )
+      const gone = Effect.repeat(Effect.void, {
+        schedule: Schedule.spaced("10 millis"),
+        until: () => subscribers.size === 0
+      })
+      const dismissed = Effect.forEach(subscribers, dismiss, { concurrency: "unbounded", discard: true })
+      return Effect.interruptible(Effect.withClock(Effect.raceFirst(dismissed, gone), live))
     })
   )
 
