@@ -29,7 +29,9 @@ import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as validate from "../config/internal/validate.js"
 import type * as PoolSizing from "../config/PoolSizing.js"
@@ -40,12 +42,21 @@ import { HealthMonitor } from "../health/HealthMonitor.js"
 import { CircuitBreaker } from "../policy/CircuitBreaker.js"
 import { RetryBudget } from "../policy/RetryBudget.js"
 import * as ResilientPg from "../ResilientPg.js"
+import * as adminGroup from "./internal/admin.js"
 import * as endpoints from "./internal/endpoints.js"
 import * as Events from "./internal/events.js"
 import * as handlers from "./internal/handlers.js"
 import * as shell from "./internal/shell.js"
 
+/** Middleware for a program's own API: errors of a database that cannot be had become 503 with `Retry-After`. */
+export { respond503 } from "./respond503.js"
+
 export interface Options {
+  /**
+   * Who may force the circuit breaker and rehearse policies, by `POST`: whoever sends the `token`, 16 characters or more, as a
+   * bearer token; `perMinute` requests in any minute (default 10). Default: nobody, and these paths are not there.
+   */
+  readonly admin?: adminGroup.Options | undefined
   /** Put before every path, such as `/ops`. Default: nothing. */
   readonly prefix?: `/${string}` | undefined
   /** What `pool-config` recommends for; the server itself is asked for its `max_connections`. Default: nothing is known. */
@@ -59,6 +70,11 @@ const isPrefix = (value: unknown): value is `/${string}` => Predicate.isString(v
 
 const rule = validate.struct(
   {
+    admin: validate.optional(
+      validate.refined("a token, or nothing", (value): value is adminGroup.Options =>
+        Predicate.hasProperty(value, "token")
+      )
+    ),
     prefix: validate.optional(validate.refined("a path such as /ops, without a slash at its end", isPrefix)),
     sizing: validate.optional(
       validate.refined("what PoolSizing.recommend takes", (value): value is PoolSizing.Input =>
@@ -70,11 +86,17 @@ const rule = validate.struct(
 )
 
 /** What is said where, as an `HttpApi`: for a document or a client of one's own. */
-export const api = endpoints.readable
+export const api = endpoints.all
 
-const prefixed = (prefix: Options["prefix"]): typeof api => (prefix === undefined ? api : api.prefix(prefix))
+interface Routes {
+  readonly groups: {
+    readonly [name: string]: {
+      readonly endpoints: { readonly [name: string]: { readonly method: string; readonly path: string } }
+    }
+  }
+}
 
-const pathsOf = (served: typeof api): shell.Paths => {
+const pathsOf = (served: Routes): shell.Paths => {
   const paths = new Map<string, ReadonlyArray<string>>()
   for (const { endpoints } of Object.values(served.groups))
     for (const { method, path } of Object.values(endpoints))
@@ -84,7 +106,7 @@ const pathsOf = (served: typeof api): shell.Paths => {
 
 const make = (given: Options) =>
   Effect.gen(function* () {
-    const { prefix, sizing = {} } = yield* validate.decode(rule, "health")(given)
+    const { admin, prefix, sizing = {} } = yield* validate.decode(rule, "health")(given)
     const config = yield* ResilienceConfig.decode(ResilientPg.optionsOf(yield* PgClient.PgClient))
     const sources: Events.Sources = {
       poolName: config.poolName,
@@ -95,10 +117,16 @@ const make = (given: Options) =>
       alerts: yield* Alerts
     }
     const events = yield* Events.make(sources)
-    const served = prefixed(prefix)
-    const document = OpenApi.fromApi(served)
-    const context = yield* HttpApiBuilder.api(served).pipe(
-      Layer.provide(handlers.layer(served, { ...sources, config, sizing, events }, { openapi: () => document })),
+    const readable = prefix === undefined ? endpoints.readable : endpoints.readable.prefix(prefix)
+    const all = prefix === undefined ? api : api.prefix(prefix)
+    const served = admin === undefined ? readable : all
+    const document = OpenApi.fromApi(served as typeof all)
+    const read = handlers.layer(readable, { ...sources, config, sizing, events }, { openapi: () => document })
+    const context = yield* (
+      admin === undefined
+        ? Layer.provide(HttpApiBuilder.api(readable), read)
+        : Layer.provide(HttpApiBuilder.api(all), Layer.merge(read, adminGroup.layer(all, admin)))
+    ).pipe(
       Layer.provideMerge(Layer.mergeAll(HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer)),
       Layer.provideMerge(HttpServer.layerContext),
       // In a memo map of its own: the router is not that of the program's own API.
@@ -140,6 +168,12 @@ export const serve = (
 ): Layer.Layer<never, PgError.InvalidOptionsError, HttpServer.HttpServer | Needs> =>
   Layer.unwrapScoped(Effect.map(httpApp(options), (app) => HttpServer.serve(app)))
 
+/** The options out of the environment: `DB_ADMIN_TOKEN`, where it is set, is the token of `admin`. */
+export const fromEnv: Config.Config<Options> = Config.map(
+  adminGroup.tokenConfig,
+  Option.match({ onNone: () => ({}), onSome: (token) => ({ admin: { token } }) })
+)
+
 /** `layer`, its options out of `Config`. */
 export const layerConfig = (
   config: Config.Config.Wrap<Options>
@@ -155,11 +189,15 @@ export const serveConfig = (
 export interface ClientOptions {
   /** Where the API is, its prefix included: `http://127.0.0.1:9464/ops`. */
   readonly url: URL | string
+  /** For what only its owner may do. Default: none. */
+  readonly token?: Redacted.Redacted | undefined
 }
 
 /** A typed client: what the API answers with 200 is success, every other answer of its own a tagged failure. */
-export const client = ({ url }: ClientOptions) =>
+export const client = ({ token, url }: ClientOptions) =>
   HttpApiClient.make(api, {
     baseUrl: url,
-    transformClient: HttpClient.mapRequest(HttpClientRequest.acceptJson)
+    transformClient: HttpClient.mapRequest((request) =>
+      HttpClientRequest.acceptJson(token === undefined ? request : HttpClientRequest.bearerToken(request, token))
+    )
   })

@@ -1,8 +1,9 @@
 import { FetchHttpClient, HttpApp, HttpLayerRouter, HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { ConfigProvider, Effect, Layer, Redacted } from "effect"
 import * as PgError from "../../src/error/PgError.js"
 import * as HealthApi from "../../src/http/HealthApi.js"
+import * as CircuitBreaker from "../../src/policy/CircuitBreaker.js"
 import * as TestPg from "../support/TestPg.js"
 import * as api from "./api.js"
 
@@ -13,6 +14,7 @@ const readable = [
   "/health/metrics",
   "/health/ready",
   "/resilience/connection-test",
+  "/resilience/dashboard",
   "/resilience/events",
   "/resilience/health",
   "/resilience/metrics",
@@ -48,11 +50,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
 
         const document: any = yield* resilience.openapi({})
         assert.strictEqual(document.openapi, "3.1.0")
-        assert.sameMembers(
-          Object.keys(document.paths).filter((path) => "get" in document.paths[path]),
-          Object.keys(document.paths).filter((path) => readable.includes(path) || path.endsWith("/dashboard"))
-        )
-        assert.includeMembers(Object.keys(document.paths), readable)
+        assert.sameMembers(Object.keys(document.paths), readable)
         for (const path of Object.keys(document.paths)) {
           const { get } = document.paths[path]
           assert.isNotEmpty(get.summary, path)
@@ -164,16 +162,79 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
     })
   )
 
-  it.effect("refuses a prefix that is none", () =>
+  it.scoped("shows its dashboard, which may load nothing from elsewhere, and listens to the events beside it", () =>
+    Effect.gen(function* () {
+      const { serving } = yield* api.world
+      yield* Effect.gen(function* () {
+        const { headers, status, text } = yield* api.ask(`${yield* api.origin}/ops/resilience/dashboard`)
+        assert.strictEqual(status, 200)
+        assert.strictEqual(headers.get("content-type"), "text/html; charset=utf-8")
+        assert.match(headers.get("content-security-policy")!, /^default-src 'none'; .*script-src 'sha256-/)
+        assert.match(text, /^<!doctype html>/i)
+      }).pipe(Effect.provide(serving({}, {}, { prefix: "/ops" })))
+    })
+  )
+
+  it.scoped("lets whoever has the token change something, and nobody where there is none", () =>
+    Effect.gen(function* () {
+      const { serving } = yield* api.world
+      const token = Redacted.make("correct-horse-battery")
+      const admin = ["/resilience/breaker/open", "/resilience/test/retry"]
+      const breaker = Effect.flatMap(CircuitBreaker.CircuitBreaker, (_) => _.state)
+      yield* Effect.gen(function* () {
+        const origin = `${yield* api.origin}/ops`
+        const owner = yield* Effect.provide(HealthApi.client({ url: origin, token }), FetchHttpClient.layer)
+        assert.strictEqual((yield* owner.admin.open({})).state, "ForcedOpen")
+        assert.strictEqual(yield* breaker, "ForcedOpen")
+        assert.strictEqual((yield* owner.admin.reset({})).state, "Closed")
+        assert.strictEqual((yield* Effect.flip((yield* clientOf(origin)).admin.open({})))._tag, "Unauthorized")
+        for (const path of admin) {
+          const { headers, status } = yield* api.ask(`${origin}${path}`, { method: "POST" })
+          assert.strictEqual(status, 401, path)
+          assert.match(headers.get("www-authenticate")!, /^Bearer/)
+          assert.strictEqual((yield* api.ask(`${origin}${path}`)).headers.get("allow"), "POST")
+        }
+        assert.strictEqual(yield* breaker, "Closed")
+        const document: any = yield* owner.resilience.openapi({})
+        assert.isDefined(document.paths["/ops/resilience/breaker/open"].post.security[0].bearer)
+      }).pipe(Effect.provide(serving({}, {}, { prefix: "/ops", admin: { token } })))
+      yield* Effect.gen(function* () {
+        const origin = yield* api.origin
+        const init = { method: "POST", headers: { authorization: `Bearer ${Redacted.value(token)}` } }
+        for (const path of admin) assert.strictEqual((yield* api.ask(`${origin}${path}`, init)).status, 404, path)
+        const document: any = yield* (yield* clientOf(origin)).resilience.openapi({})
+        assert.notProperty(document.paths, "/resilience/breaker/open")
+        assert.strictEqual(yield* breaker, "Closed")
+      }).pipe(Effect.provide(serving()))
+    })
+  )
+
+  it.effect("takes its token from the environment, where there is one", () =>
+    Effect.gen(function* () {
+      const read = (entries: ReadonlyArray<readonly [string, string]>) =>
+        Effect.withConfigProvider(HealthApi.fromEnv, ConfigProvider.fromMap(new Map(entries)))
+      assert.deepStrictEqual(yield* read([]), {})
+      const { admin } = yield* read([["DB_ADMIN_TOKEN", "correct-horse-battery"]])
+      assert.strictEqual(Redacted.value(admin!.token), "correct-horse-battery")
+      const error = yield* Effect.flip(read([["DB_ADMIN_TOKEN", "too-short"]]))
+      assert.include(String(error), "DB_ADMIN_TOKEN")
+      assert.notInclude(String(error), "too-short")
+    })
+  )
+
+  it.effect("refuses options that are none, without repeating a token", () =>
     Effect.gen(function* () {
       const { url } = yield* TestPg.database
+      const refused = (options: HealthApi.Options) =>
+        Effect.flip(Effect.provide(Effect.scoped(HealthApi.httpApp(options)), api.watched({ url })))
       for (const prefix of ["ops", "/ops/", "//", "/a b", "/:id", "/*"]) {
-        const error = yield* Effect.flip(
-          Effect.scoped(HealthApi.httpApp({ prefix: prefix as "/" })).pipe(Effect.provide(api.watched({ url })))
-        )
+        const error = yield* refused({ prefix: prefix as "/" })
         assert.instanceOf(error, PgError.InvalidOptionsError)
         assert.include(error.message, "health.prefix")
       }
+      const error = yield* refused({ admin: { token: Redacted.make("too-short") } })
+      assert.instanceOf(error, PgError.InvalidOptionsError)
+      assert.notInclude(error.message, "too-short")
     }).pipe(Effect.scoped)
   )
 })

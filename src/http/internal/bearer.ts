@@ -45,7 +45,7 @@ const rule = validate.struct({
 /** `DB_ADMIN_TOKEN`: none where it is not set; too short a one is an error that does not show it. */
 export const tokenConfig: Config.Config<Option.Option<Redacted.Redacted>> = Config.option(
   Config.validate(Config.redacted("DB_ADMIN_TOKEN"), {
-    message: `Expected ${tokenExpected}`,
+    message: `DB_ADMIN_TOKEN: expected ${tokenExpected}`,
     validation: (token) => tokenForm.test(Redacted.value(token))
   })
 )

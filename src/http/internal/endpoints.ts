@@ -6,6 +6,7 @@ import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import * as OpenApi from "@effect/platform/OpenApi"
 import * as Schema from "effect/Schema"
 import * as Prometheus from "../../telemetry/Prometheus.js"
+import * as admin from "./admin.js"
 import * as answers from "./answers.js"
 
 const told = (summary: string, description: string) => OpenApi.annotations({ summary, description })
@@ -97,6 +98,11 @@ export const resilience = HttpApiGroup.make("resilience")
       )
   )
   .add(
+    HttpApiEndpoint.get("dashboard", "/resilience/dashboard")
+      .addSuccess(HttpApiSchema.Text({ contentType: "text/html; charset=utf-8" }))
+      .annotateContext(told("The dashboard", "One page, without outside assets, that shows the stream of events."))
+  )
+  .add(
     HttpApiEndpoint.get("openapi", "/resilience/openapi.json")
       .addSuccess(Schema.Unknown)
       .annotateContext(told("This document", "OpenAPI 3.1."))
@@ -119,3 +125,6 @@ export const readable = HttpApi.make("effect-pg-resilience")
       description: "How a program's PostgreSQL access is doing. Moments are milliseconds since the epoch."
     })
   )
+
+/** What may be read, and what may be changed by whoever knows the token. */
+export const all = readable.add(admin.group)

@@ -14,6 +14,7 @@ import * as Prometheus from "../../telemetry/Prometheus.js"
 import * as accept from "./accept.js"
 import * as answers from "./answers.js"
 import * as connectionTest from "./connectionTest.js"
+import * as dashboard from "./dashboard.js"
 import type * as endpoints from "./endpoints.js"
 import type * as events from "./events.js"
 import * as joined from "./joined.js"
@@ -80,6 +81,11 @@ export const health = (api: typeof endpoints.readable, needs: Needs) =>
         })
       )
   )
+
+const page = HttpServerResponse.text(dashboard.html, {
+  contentType: "text/html; charset=utf-8",
+  headers: { "content-security-policy": dashboard.contentSecurityPolicy }
+})
 
 /** Ends the connection of a request where that can be had. */
 const abort = ({ source }: HttpServerRequest.HttpServerRequest) => {
@@ -159,6 +165,7 @@ export const resilience = (api: typeof endpoints.readable, needs: Needs, pages: 
         )
         .handle("connectionTest", () => test)
         .handleRaw("events", ({ request }) => streamOf(needs, request))
+        .handleRaw("dashboard", () => Effect.succeed(page))
         .handle("openapi", () => Effect.sync(pages.openapi))
     })
   )
