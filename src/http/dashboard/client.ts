@@ -16,8 +16,12 @@ let drawing = false
 
 const drawCharts = charts.make()
 
-/** For screen readers: changes of status, breaker, alerts and connection, and nothing else. */
-const announce = (text: string) => setText(byId("announcement"), text)
+const unsaid: Array<string> = []
+
+/** For screen readers: changes of status, breaker, alerts and connection; what comes at once is said in one breath. */
+const announce = (text: string) => {
+  if (unsaid.push(text) === 1) setTimeout(() => setText(byId("announcement"), unsaid.splice(0).join(" ")), 250)
+}
 
 const showConnection = () => {
   const lost = byId("lost")
@@ -75,8 +79,9 @@ connections.open(new URL("events", location.href), {
     const before = state
     state = apply(state, message)
     if (state === undefined) return
+    if (message._tag === "Hello") announce("Connected.")
     const said = words.changes(before, state)
-    if (said !== undefined) announce(message._tag === "Hello" ? `Connected. ${said}` : said)
+    if (said !== undefined) announce(said)
     showTitle()
     redraw()
   },
@@ -84,8 +89,6 @@ connections.open(new URL("events", location.href), {
     const before = connection
     connection = now
     if (now._tag === "Lost" && before._tag !== "Lost") announce("Connection lost. Trying again.")
-    if (now._tag === "Live" && before._tag === "Lost" && !byId("announcement").textContent?.startsWith("Connected"))
-      announce("Connected again.")
     showConnection()
     showTitle()
   }
