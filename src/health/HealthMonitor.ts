@@ -132,7 +132,8 @@ const appended = <A>(items: ReadonlyArray<A>, item: A, size: number): ReadonlyAr
 
 /** None for a pool that has told nothing yet, or has no name. */
 const readFigures = (poolName: string | undefined) =>
-  (poolName === undefined ? undefined : figures.perPool(Metric.unsafeSnapshot()).get(poolName)) ?? figures.none
+  (poolName === undefined ? undefined : figures.perPool(Metric.unsafeSnapshot(), poolName).get(poolName)) ??
+  figures.none
 
 /** Checks at once, and then at the interval, until the scope closes. Fails with the options that are out of range. */
 export const make = Effect.fnUntraced(function* (given: MakeOptions = {}) {

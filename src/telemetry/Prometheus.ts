@@ -32,101 +32,101 @@ export interface Options {
 const unitLabels = new Set(["unit", "time_unit"])
 const histogramLabels = new Set(["le"])
 const summaryLabels = new Set(["quantile"])
+const frequencyLabels = new Set(["key"])
 const noLabels = new Set<string>()
 
 /** What the format keeps for counters and for the lines of histograms; a name of another type with such an end is untyped. */
 const reservedEnd = /_(total|count|sum|bucket)$/
 
-interface Read {
-  readonly type: exposition.Type
-  readonly reserved: ReadonlySet<string>
-  readonly samples: (labels: exposition.Labels) => ReadonlyArray<exposition.Sample>
+/** What never changes of a metric: worked out at its first scrape. */
+interface Described extends Omit<exposition.Family, "samples"> {
+  /** Its labels, as they stand in the text. */
+  readonly labels: string
 }
 
-const single = (type: exposition.Type, value: number | bigint): Read => ({
-  type,
-  reserved: noLabels,
-  samples: (labels) => [{ suffix: "", labels, value }]
-})
+const described = new WeakMap<object, Described>()
 
-const sumAndCount = ({ count, sum }: { readonly count: number; readonly sum: number }, labels: exposition.Labels) => [
+const describe = ({ metricKey, metricState }: MetricPair.MetricPair.Untyped): Described => {
+  const { keyType, name: given, tags } = metricKey
+  const [type, reserved]: readonly [exposition.Type, ReadonlySet<string>] = MetricState.isCounterState(metricState)
+    ? [MetricKeyType.isCounterKey(keyType) && keyType.incremental ? "counter" : "gauge", noLabels]
+    : MetricState.isGaugeState(metricState)
+      ? ["gauge", noLabels]
+      : MetricState.isHistogramState(metricState)
+        ? ["histogram", histogramLabels]
+        : MetricState.isSummaryState(metricState)
+          ? ["summary", summaryLabels]
+          : ["counter", frequencyLabels]
+  const unit = tags.find(({ key }) => unitLabels.has(key))?.value
+  const name = exposition.metricName(given, type, unit)
+  const labels = exposition.labels(
+    tags.flatMap(({ key, value }) => (unitLabels.has(key) ? [] : [[key, value] as const])),
+    reserved
+  )
+  return {
+    name,
+    type: type === "gauge" && reservedEnd.test(name) ? "untyped" : type,
+    help: [Option.getOrElse(metricKey.description, () => ""), given].find((_) => _.trim() !== "") ?? name,
+    labels: exposition.labelText(labels)
+  }
+}
+
+const sumAndCount = ({ count, sum }: { readonly count: number; readonly sum: number }, labels: string) => [
   { suffix: "_sum", labels, value: sum },
   { suffix: "_count", labels, value: count }
 ]
 
-const read = ({ metricKey: { keyType }, metricState }: MetricPair.MetricPair.Untyped): Read | undefined => {
-  if (MetricState.isCounterState(metricState)) {
-    const rises = MetricKeyType.isCounterKey(keyType) && keyType.incremental
-    return single(rises ? "counter" : "gauge", metricState.count)
+const bucket = (labels: string, bound: number, value: number): exposition.Sample => ({
+  suffix: "_bucket",
+  labels: exposition.withLabel(labels, "le", bound),
+  value
+})
+
+/** Undefined for a state that there is no text for. */
+const samples = (
+  state: MetricPair.MetricPair.Untyped["metricState"],
+  labels: string
+): ReadonlyArray<exposition.Sample> | undefined => {
+  if (MetricState.isCounterState(state)) return [{ suffix: "", labels, value: state.count }]
+  if (MetricState.isGaugeState(state)) return [{ suffix: "", labels, value: state.value }]
+  if (MetricState.isHistogramState(state)) {
+    const finite = state.buckets.filter(([bound]) => Number.isFinite(bound))
+    return [
+      ...finite.map(([bound, cumulative]) => bucket(labels, bound, cumulative)),
+      bucket(labels, Number.POSITIVE_INFINITY, state.count),
+      ...sumAndCount(state, labels)
+    ]
   }
-  if (MetricState.isGaugeState(metricState)) return single("gauge", metricState.value)
-  if (MetricState.isHistogramState(metricState)) {
-    const { buckets, count } = metricState
-    return {
-      type: "histogram",
-      reserved: histogramLabels,
-      samples: (labels) => {
-        const bucket = (bound: number, value: number) => ({
-          suffix: "_bucket",
-          labels: [...labels, ["le", exposition.number(bound)] as const],
-          value
-        })
-        const finite = buckets.filter(([bound]) => Number.isFinite(bound))
-        return [
-          ...finite.map(([bound, cumulative]) => bucket(bound, cumulative)),
-          bucket(Number.POSITIVE_INFINITY, count),
-          ...sumAndCount(metricState, labels)
-        ]
-      }
-    }
+  if (MetricState.isSummaryState(state)) {
+    return [
+      ...Array.from(state.quantiles, ([quantile, value]) => ({
+        suffix: "",
+        labels: exposition.withLabel(labels, "quantile", quantile),
+        value: Option.getOrElse(value, () => Number.NaN)
+      })),
+      ...sumAndCount(state, labels)
+    ]
   }
-  if (MetricState.isSummaryState(metricState)) {
-    return {
-      type: "summary",
-      reserved: summaryLabels,
-      samples: (labels) => [
-        ...Array.from(metricState.quantiles, ([quantile, value]) => ({
-          suffix: "",
-          labels: [...labels, ["quantile", exposition.number(quantile)] as const],
-          value: Option.getOrElse(value, () => Number.NaN)
-        })),
-        ...sumAndCount(metricState, labels)
-      ]
-    }
-  }
-  if (MetricState.isFrequencyState(metricState)) {
-    return {
-      type: "counter",
-      reserved: new Set(["key"]),
-      samples: (labels) =>
-        Array.from(metricState.occurrences, ([key, value]) => ({
-          suffix: "",
-          labels: [...labels, ["key", key] as const],
-          value
-        }))
-    }
+  if (MetricState.isFrequencyState(state)) {
+    return Array.from(state.occurrences, ([key, value]) => ({
+      suffix: "",
+      labels: exposition.withLabel(labels, "key", key),
+      value
+    }))
   }
   return undefined
 }
 
 const family = (pair: MetricPair.MetricPair.Untyped): ReadonlyArray<exposition.Family> => {
-  const { metricKey } = pair
-  const found = read(pair)
-  if (found === undefined) return []
-  const unit = metricKey.tags.find(({ key }) => unitLabels.has(key))?.value
-  const name = exposition.metricName(metricKey.name, found.type, unit)
-  const labels = exposition.labels(
-    metricKey.tags.flatMap(({ key, value }) => (unitLabels.has(key) ? [] : [[key, value] as const])),
-    found.reserved
-  )
-  return [
-    {
-      name,
-      type: found.type === "gauge" && reservedEnd.test(name) ? "untyped" : found.type,
-      help: [Option.getOrElse(metricKey.description, () => ""), metricKey.name].find((_) => _.trim() !== "") ?? name,
-      samples: found.samples(labels)
-    }
-  ]
+  const { metricKey, metricState } = pair
+  let known = described.get(metricKey)
+  if (known === undefined) {
+    known = describe(pair)
+    described.set(metricKey, known)
+  }
+  const { help, labels, name, type } = known
+  const found = samples(metricState, labels)
+  return found === undefined ? [] : [{ name, type, help, samples: found }]
 }
 
 /** The text of a snapshot of the registry. */

@@ -1,7 +1,7 @@
 /** The names that dashboards for database clients have always had, computed from our metrics. Pure. */
 
 import { probeEnd } from "../names.js"
-import type { Family, Labels, Sample, Type } from "./exposition.js"
+import { type Family, type Labels, labelText, type Sample, type Type } from "./exposition.js"
 import { above, type Figures } from "./figures.js"
 
 /** What the registry does not hold. Counts. */
@@ -104,7 +104,7 @@ export const families = (pools: ReadonlyMap<string, Figures>, live: (pool: strin
       const found = value(figures, live(pool))
       if (found === undefined) return []
       const values = typeof found === "number" ? [[[], found] as const] : found
-      return values.map(([labels, value]) => ({ suffix: "", labels: [["pool", pool], ...labels], value }))
+      return values.map(([labels, value]) => ({ suffix: "", labels: labelText([["pool", pool], ...labels]), value }))
     })
     return samples.length === 0 ? [] : [{ name, type, help, samples }]
   })

@@ -9,10 +9,10 @@ export type Type = "counter" | "gauge" | "histogram" | "summary" | "untyped"
 
 export type Labels = ReadonlyArray<readonly [name: string, value: string]>
 
-/** One line. `suffix`: `_bucket`, `_sum`, `_count` or none. */
+/** One line. `suffix`: `_bucket`, `_sum`, `_count` or none. `labels`: as `labelText` writes them. */
 export interface Sample {
   readonly suffix: string
-  readonly labels: Labels
+  readonly labels: string
   readonly value: number | bigint
 }
 
@@ -86,9 +86,14 @@ const escapedLabel = (text: string) => text.replaceAll("\\", "\\\\").replaceAll(
 export const number = (value: number | bigint): string =>
   value === Number.POSITIVE_INFINITY ? "+Inf" : value === Number.NEGATIVE_INFINITY ? "-Inf" : String(value)
 
-const line = (name: string, { labels, suffix, value }: Sample) => {
-  const shown = labels.map(([label, value]) => `${label}="${escapedLabel(value)}"`).join(",")
-  return `${name}${suffix}${shown === "" ? "" : `{${shown}}`} ${number(value)}\n`
+/** What stands between the braces. */
+export const labelText = (labels: Labels): string =>
+  labels.map(([label, value]) => `${label}="${escapedLabel(value)}"`).join(",")
+
+/** One label more. A number needs no escaping. */
+export const withLabel = (labels: string, name: string, value: string | number): string => {
+  const text = typeof value === "number" ? number(value) : escapedLabel(value)
+  return labels === "" ? `${name}="${text}"` : `${labels},${name}="${text}"`
 }
 
 /** The names that a family's lines have. */
@@ -123,11 +128,11 @@ export const render = (families: Iterable<Family>): string => {
     const { help, name, type } = family
     text += `# HELP ${name} ${escapedHelp(help)}\n# TYPE ${name} ${type}\n`
     const told = new Set<string>()
-    for (const sample of samples) {
-      const series = `${sample.suffix}${JSON.stringify(sample.labels)}`
+    for (const { labels, suffix, value } of samples) {
+      const series = labels === "" ? `${name}${suffix}` : `${name}${suffix}{${labels}}`
       if (told.has(series)) continue
       told.add(series)
-      text += line(name, sample)
+      text += `${series} ${number(value)}\n`
     }
   }
   return text

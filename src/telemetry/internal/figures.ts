@@ -117,6 +117,10 @@ const timeouts = new Set<string>(["QueryTimeoutError", "StatementTimeoutError"] 
 export const addHistograms = (a: Histogram, b: Histogram): Histogram => {
   if (a.count === 0) return b
   if (b.count === 0) return a
+  if (a.buckets.length === b.buckets.length && a.buckets.every(([bound], i) => b.buckets[i]![0] === bound)) {
+    const buckets = a.buckets.map(([bound, count], i) => [bound, count + b.buckets[i]![1]] as const)
+    return { count: a.count + b.count, sum: a.sum + b.sum, buckets }
+  }
   const other = new Map(b.buckets)
   return {
     count: a.count + b.count,
@@ -132,91 +136,108 @@ export const addHistograms = (a: Histogram, b: Histogram): Histogram => {
 export const above = ({ buckets, count }: Histogram, bound: number): number =>
   count - (buckets.findLast(([upTo]) => upTo <= bound)?.[1] ?? 0)
 
-/** The maps of the figures that are being read are filled in place. */
-interface Reading extends Figures {
+/** Figures that are being read are filled in place: a registry holds hundreds of metrics, and is read every few seconds. */
+type Reading = { -readonly [K in keyof Figures]: Figures[K] } & {
   readonly byName: Map<string, Named>
   readonly errors: Map<string, number>
 }
 
-const added = (
+/** There are a handful of labels at most. */
+const labelOf = ({ tags }: MetricPair.MetricPair.Untyped["metricKey"], name: string): string | undefined =>
+  tags.find(({ key }) => key === name)?.value
+
+const addOperation = (
   figures: Reading,
-  name: string,
-  labels: ReadonlyMap<string, string>,
-  pair: MetricPair.MetricPair.Untyped
-): Reading => {
-  const { metricState } = pair
+  histogram: Histogram,
+  operation: string | undefined = "unnamed",
+  error: string | undefined
+) => {
+  const { byName, errors } = figures
+  const { count, sum } = histogram
+  const before = byName.get(operation)
+  byName.set(operation, {
+    count: (before?.count ?? 0) + count,
+    sum: (before?.sum ?? 0) + sum,
+    slow: (before?.slow ?? 0) + above(histogram, slowSeconds)
+  })
+  figures.operations = addHistograms(figures.operations, histogram)
+  if (error === undefined) return
+  if (error === "Interrupted") {
+    figures.interrupted += count
+    return
+  }
+  errors.set(error, (errors.get(error) ?? 0) + count)
+  figures.failed += count
+  // A tag that is not known here is one more reason to look.
+  if (troubling[error as PgError.Tag] ?? true) figures.troubled += count
+  if (timeouts.has(error)) figures.timeouts += count
+}
+
+const add = (figures: Reading, { metricKey, metricState }: MetricPair.MetricPair.Untyped): void => {
+  const { name } = metricKey
   if (MetricState.isHistogramState(metricState)) {
     const { buckets, count, sum } = metricState
     const histogram = { buckets, count, sum }
     switch (name) {
-      case metrics.operationDuration.name: {
-        const error = labels.get(ERROR_TYPE)
-        const interrupted = error === "Interrupted"
-        const failed = error !== undefined && !interrupted
-        const operation = labels.get(OPERATION_NAME) ?? "unnamed"
-        const { byName, errors } = figures
-        const before = byName.get(operation) ?? { count: 0, sum: 0, slow: 0 }
-        byName.set(operation, {
-          count: before.count + count,
-          sum: before.sum + sum,
-          slow: before.slow + above(histogram, slowSeconds)
-        })
-        if (failed) errors.set(error, (errors.get(error) ?? 0) + count)
-        return {
-          ...figures,
-          operations: addHistograms(figures.operations, histogram),
-          failed: figures.failed + (failed ? count : 0),
-          // A tag that is not known here is one more reason to look.
-          troubled: figures.troubled + (failed && (troubling[error as PgError.Tag] ?? true) ? count : 0),
-          timeouts: figures.timeouts + (failed && timeouts.has(error) ? count : 0),
-          interrupted: figures.interrupted + (interrupted ? count : 0)
-        }
-      }
+      case metrics.operationDuration.name:
+        addOperation(figures, histogram, labelOf(metricKey, OPERATION_NAME), labelOf(metricKey, ERROR_TYPE))
+        break
       case metrics.waitTime.name:
-        return { ...figures, waits: addHistograms(figures.waits, histogram) }
+        figures.waits = addHistograms(figures.waits, histogram)
+        break
       case metrics.createTime.name:
-        return { ...figures, opened: figures.opened + count }
+        figures.opened += count
+        break
     }
-    return figures
+  } else if (MetricState.isGaugeState(metricState)) {
+    if (name === metrics.healthScore.name) figures.score = Number(metricState.value)
+  } else if (MetricState.isCounterState(metricState)) {
+    const value = Number(metricState.count)
+    switch (name) {
+      case metrics.connectionCount.name:
+        figures[labelOf(metricKey, CONNECTION_STATE) === "idle" ? "idle" : "used"] += value
+        break
+      case metrics.connectionMax.name:
+        figures.max += value
+        break
+      case metrics.pendingRequests.name:
+        figures.pending += value
+        break
+      case metrics.timeouts.name:
+      case metrics.operationTimeouts.name:
+        figures.timeouts += value
+        break
+      case metrics.breakerState.name:
+        if (value > 0) figures.breaker = labelOf(metricKey, "state")
+        break
+      case metrics.retryAttempts.name:
+        figures.retries += value
+        break
+      case metrics.leaks.name:
+        figures.leaks += value
+        break
+      case metrics.cancels.name:
+        if (labelOf(metricKey, "result") === "Silent") figures.silent += value
+        break
+    }
   }
-  if (MetricState.isGaugeState(metricState)) {
-    return name === metrics.healthScore.name ? { ...figures, score: Number(metricState.value) } : figures
-  }
-  if (!MetricState.isCounterState(metricState)) return figures
-  const value = Number(metricState.count)
-  switch (name) {
-    case metrics.connectionCount.name:
-      return labels.get(CONNECTION_STATE) === "idle"
-        ? { ...figures, idle: figures.idle + value }
-        : { ...figures, used: figures.used + value }
-    case metrics.connectionMax.name:
-      return { ...figures, max: figures.max + value }
-    case metrics.pendingRequests.name:
-      return { ...figures, pending: figures.pending + value }
-    case metrics.timeouts.name:
-    case metrics.operationTimeouts.name:
-      return { ...figures, timeouts: figures.timeouts + value }
-    case metrics.breakerState.name:
-      return value > 0 ? { ...figures, breaker: labels.get("state") } : figures
-    case metrics.retryAttempts.name:
-      return { ...figures, retries: figures.retries + value }
-    case metrics.leaks.name:
-      return { ...figures, leaks: figures.leaks + value }
-    case metrics.cancels.name:
-      return labels.get("result") === "Silent" ? { ...figures, silent: figures.silent + value } : figures
-  }
-  return figures
 }
 
-/** By the pool's name. */
-export const perPool = (pairs: Iterable<MetricPair.MetricPair.Untyped>): ReadonlyMap<string, Figures> => {
+/** By the pool's name; of one pool alone where `only` says which. */
+export const perPool = (
+  pairs: Iterable<MetricPair.MetricPair.Untyped>,
+  only?: string | undefined
+): ReadonlyMap<string, Figures> => {
   const pools = new Map<string, Reading>()
   for (const pair of pairs) {
-    const labels = new Map(pair.metricKey.tags.map(({ key, value }) => [key, value]))
-    const pool = labels.get(POOL_NAME)
-    if (pool === undefined) continue
-    const figures = pools.get(pool) ?? { ...none, byName: new Map(), errors: new Map() }
-    pools.set(pool, added(figures, pair.metricKey.name, labels, pair))
+    const pool = labelOf(pair.metricKey, POOL_NAME)
+    if (pool === undefined || (only !== undefined && pool !== only)) continue
+    let figures = pools.get(pool)
+    if (figures === undefined) {
+      figures = { ...none, byName: new Map(), errors: new Map() }
+      pools.set(pool, figures)
+    }
+    add(figures, pair)
   }
   return pools
 }
