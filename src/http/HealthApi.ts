@@ -18,6 +18,7 @@ import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import * as HttpApiClient from "@effect/platform/HttpApiClient"
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpClient from "@effect/platform/HttpClient"
+import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
@@ -28,11 +29,18 @@ import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type { ParseError } from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
+import * as Record from "effect/Record"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as String from "effect/String"
+import * as env from "../config/internal/env.js"
 import * as validate from "../config/internal/validate.js"
 import type * as PoolSizing from "../config/PoolSizing.js"
 import * as ResilienceConfig from "../config/ResilienceConfig.js"
@@ -46,7 +54,9 @@ import * as adminGroup from "./internal/admin.js"
 import * as endpoints from "./internal/endpoints.js"
 import * as Events from "./internal/events.js"
 import * as handlers from "./internal/handlers.js"
+import * as received from "./internal/messages.js"
 import * as shell from "./internal/shell.js"
+import type * as Model from "./Model.js"
 
 /** Middleware for a program's own API: errors of a database that cannot be had become 503 with `Retry-After`. */
 export { respond503 } from "./respond503.js"
@@ -168,10 +178,30 @@ export const serve = (
 ): Layer.Layer<never, PgError.InvalidOptionsError, HttpServer.HttpServer | Needs> =>
   Layer.unwrapScoped(Effect.map(httpApp(options), (app) => HttpServer.serve(app)))
 
-/** The options out of the environment: `DB_ADMIN_TOKEN`, where it is set, is the token of `admin`. */
+const variable = <A>(name: string, rule: validate.Rule<A>, decode: (text: string) => unknown) =>
+  Config.option(
+    Config.mapOrFail(Config.string(name), (text) =>
+      Either.mapLeft(rule(decode(text.trim()), name), (faults) =>
+        env.invalid(name, `${name}: expected ${faults.map(({ expected }) => expected).join(", ")}`)
+      )
+    )
+  )
+
+/**
+ * The options out of the environment: `DB_ADMIN_TOKEN`, where it is set, is the token of `admin`; `PLATFORM`, `NODE_ENV` and
+ * `EXPECTED_CONCURRENCY`, as `ResilienceConfig.fromEnv` reads them, are what `sizing` knows.
+ */
 export const fromEnv: Config.Config<Options> = Config.map(
-  adminGroup.tokenConfig,
-  Option.match({ onNone: () => ({}), onSome: (token) => ({ admin: { token } }) })
+  Config.all({
+    token: adminGroup.tokenConfig,
+    platform: variable("PLATFORM", env.settings.platform.rule, identity),
+    environment: variable("NODE_ENV", env.settings.environment.rule, String.toLowerCase),
+    expectedConcurrency: variable("EXPECTED_CONCURRENCY", env.settings.expectedConcurrency.rule, Number)
+  }),
+  ({ token, ...sizing }) => ({
+    ...Option.match(token, { onNone: () => ({}), onSome: (token) => ({ admin: { token } }) }),
+    sizing: Record.getSomes<keyof typeof sizing, string | number>(sizing) as PoolSizing.Input
+  })
 )
 
 /** `layer`, its options out of `Config`. */
@@ -193,11 +223,26 @@ export interface ClientOptions {
   readonly token?: Redacted.Redacted | undefined
 }
 
+const asked = ({ token }: ClientOptions) =>
+  HttpClient.mapRequest((request) =>
+    HttpClientRequest.acceptJson(token === undefined ? request : HttpClientRequest.bearerToken(request, token))
+  )
+
 /** A typed client: what the API answers with 200 is success, every other answer of its own a tagged failure. */
-export const client = ({ token, url }: ClientOptions) =>
-  HttpApiClient.make(api, {
-    baseUrl: url,
-    transformClient: HttpClient.mapRequest((request) =>
-      HttpClientRequest.acceptJson(token === undefined ? request : HttpClientRequest.bearerToken(request, token))
-    )
-  })
+export const client = (options: ClientOptions) =>
+  Effect.map(
+    HttpApiClient.make(api, { baseUrl: options.url, transformClient: asked(options) }),
+    ({ admin, health, resilience: { events, ...resilience } }) => ({ admin, health, resilience })
+  )
+
+/** The stream of events: `Hello`, and then what happens, until the server or the way to it is gone. */
+export const messages = (
+  options: ClientOptions
+): Stream.Stream<Model.Message, HttpClientError.HttpClientError | ParseError, HttpClient.HttpClient> =>
+  HttpClient.HttpClient.pipe(
+    Effect.map(HttpClient.filterStatusOk),
+    Effect.flatMap((http) => http.get(`${options.url.toString().replace(/\/$/, "")}/resilience/events`)),
+    Effect.map(({ stream }) => stream),
+    Stream.unwrap,
+    received.read
+  )

@@ -34,11 +34,16 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
         const { health, resilience } = yield* clientOf(origin)
         assert.deepStrictEqual(yield* health.live({}), { status: "live" })
         assert.strictEqual((yield* health.ready({})).status, "ready")
-        assert.deepInclude(yield* health.health({}), { status: "healthy", score: 100, reasons: [] })
+        const { report } = yield* resilience.health({})
+        assert.deepStrictEqual(yield* health.health({}), {
+          status: report!.status,
+          score: report!.score,
+          at: report!.at,
+          reasons: report!.deductions.map(({ why }) => why)
+        })
         assert.include(yield* health.metrics({}), "db_circuit_breaker_failures")
         assert.strictEqual((yield* resilience.metrics({})).pool.max, 10)
-        assert.strictEqual((yield* resilience.health({})).report?.status, "healthy")
-        assert.deepInclude((yield* resilience.report({})).checks, { count: 1, failed: 0, lowestScore: 100 })
+        assert.deepInclude((yield* resilience.report({})).checks, { count: 1, failed: 0, lowestScore: report!.score })
         const connection = yield* resilience.connectionTest({})
         const [server] = yield* TestPg.control(
           "SELECT current_setting('server_version') AS version, current_setting('max_connections')::int AS max"
@@ -209,15 +214,27 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
     })
   )
 
-  it.effect("takes its token from the environment, where there is one", () =>
+  it.effect("takes token, platform and concurrency from the environment, where they are", () =>
     Effect.gen(function* () {
       const read = (entries: ReadonlyArray<readonly [string, string]>) =>
         Effect.withConfigProvider(HealthApi.fromEnv, ConfigProvider.fromMap(new Map(entries)))
-      assert.deepStrictEqual(yield* read([]), {})
-      const { admin } = yield* read([["DB_ADMIN_TOKEN", "correct-horse-battery"]])
+      assert.deepStrictEqual(yield* read([]), { sizing: {} })
+      const { admin, sizing } = yield* read([
+        ["DB_ADMIN_TOKEN", "correct-horse-battery"],
+        ["PLATFORM", "Fly.io"],
+        ["NODE_ENV", "Test"],
+        ["EXPECTED_CONCURRENCY", "7"]
+      ])
       assert.strictEqual(Redacted.value(admin!.token), "correct-horse-battery")
-      const error = yield* Effect.flip(read([["DB_ADMIN_TOKEN", "too-short"]]))
-      assert.include(String(error), "DB_ADMIN_TOKEN")
+      assert.deepStrictEqual(sizing, { platform: "fly", environment: "development", expectedConcurrency: 7 })
+      const error = yield* Effect.flip(
+        read([
+          ["DB_ADMIN_TOKEN", "too-short"],
+          ["PLATFORM", "moon"],
+          ["EXPECTED_CONCURRENCY", "many"]
+        ])
+      )
+      for (const name of ["DB_ADMIN_TOKEN", "PLATFORM", "EXPECTED_CONCURRENCY"]) assert.include(String(error), name)
       assert.notInclude(String(error), "too-short")
     })
   )

@@ -2,6 +2,7 @@ import { connect, type Socket } from "node:net"
 import { FetchHttpClient, HttpClient } from "@effect/platform"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Layer, Queue, Scope, Stream } from "effect"
+import * as HealthApi from "../../src/http/HealthApi.js"
 import * as Events from "../../src/http/internal/events.js"
 import * as CircuitBreaker from "../../src/policy/CircuitBreaker.js"
 import * as TestPg from "../support/TestPg.js"
@@ -44,6 +45,14 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("the s
         const client = yield* Scope.make()
         const queue = yield* Scope.extend(listening(origin), client)
         const hello = yield* Queue.take(queue)
+        const typed = yield* HealthApi.messages({ url: `${origin}/` }).pipe(
+          Stream.take(2),
+          Stream.runCollect,
+          Effect.provide(FetchHttpClient.layer)
+        )
+        assert.deepStrictEqual(Array.from(typed, ({ _tag }) => _tag).slice(0, 1), ["Hello"])
+        assert.strictEqual(typed.length, 2)
+        yield* TestPg.eventually(subscribers(origin), (count) => count === 1)
         assert.isTrue(hello !== "heartbeat" && hello.message._tag === "Hello" && hello.message.monitoring)
         assert.strictEqual(yield* subscribers(origin), 1)
 
