@@ -60,8 +60,8 @@ export const serve = (
     if (address._tag !== "TcpAddress") return yield* Effect.dieMessage("no port")
     const url = `http://127.0.0.1:${address.port}`
     const request = (path: string, init: RequestInit = {}) =>
-      Effect.promise(async () => {
-        const response = await fetch(url + path, { method: "POST", ...init })
+      Effect.promise(async (signal) => {
+        const response = await fetch(url + path, { method: "POST", signal, ...init })
         const text = await response.text()
         return { status: response.status, headers: response.headers, text, json: (): any => JSON.parse(text) }
       })

@@ -12,6 +12,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { InvalidOptionsError } from "../../error/PgError.js"
 import * as CircuitBreaker from "../../policy/CircuitBreaker.js"
@@ -72,9 +73,11 @@ export const group = HttpApiGroup.make("admin")
     })
   )
 
-const nothing = Schema.Struct({}).annotations({
-  message: (issue) => (issue._tag === "Type" ? { message: "expected an object", override: true } : "")
-})
+const nothing = Schema.Unknown.pipe(
+  Schema.filter((value) => Predicate.isRecord(value) && Object.keys(value).length === 0, {
+    message: () => ({ message: "expected no body, or {}", override: true })
+  })
+)
 
 const handlersOf = Effect.gen(function* () {
   const live = yield* CircuitBreaker.CircuitBreaker

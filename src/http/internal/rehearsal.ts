@@ -44,9 +44,10 @@ const request = <Fields extends Schema.Struct.Fields>(fields: Fields, identifier
 
 export const BreakerRequest = request(
   {
-    tag: Schema.optional(Tag),
-    failures: Schema.optional(
-      whole(1, 1000, "Attempts that fail before the server is well. Default: as many as `failureThreshold`")
+    tag: Schema.optionalWith(Tag, { exact: true }),
+    failures: Schema.optionalWith(
+      whole(1, 1000, "Attempts that fail before the server is well. Default: as many as `failureThreshold`"),
+      { exact: true }
     )
   },
   "BreakerRehearsalRequest"
@@ -54,8 +55,8 @@ export const BreakerRequest = request(
 
 export const RetryRequest = request(
   {
-    tag: Schema.optional(Tag),
-    failures: Schema.optional(whole(0, 100, "Attempts that fail before one succeeds. Default 3"))
+    tag: Schema.optionalWith(Tag, { exact: true }),
+    failures: Schema.optionalWith(whole(0, 100, "Attempts that fail before one succeeds. Default 3"), { exact: true })
   },
   "RetryRehearsalRequest"
 )
