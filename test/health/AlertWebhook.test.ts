@@ -1,46 +1,9 @@
-import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
 import { FetchHttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Layer, Logger, Queue, Redacted, Schedule, Stream } from "effect"
 import * as Alerts from "../../src/health/Alerts.js"
 import * as AlertWebhook from "../../src/health/AlertWebhook.js"
-
-interface Received {
-  readonly path: string
-  readonly authorization: string | undefined
-  readonly body: any
-}
-
-/** A receiver on a port of its own, that answers as told; `undefined` is no answer at all. */
-const receiver = (answer: (request: number) => number | undefined) =>
-  Effect.gen(function* () {
-    const received = yield* Queue.unbounded<Received>()
-    let requests = 0
-    const server = createServer((request, response) => {
-      const chunks: Array<Buffer> = []
-      request.on("data", (chunk) => chunks.push(chunk))
-      request.on("end", () => {
-        const status = answer(++requests)
-        received.unsafeOffer({
-          path: request.url!,
-          authorization: request.headers.authorization,
-          body: JSON.parse(Buffer.concat(chunks).toString())
-        })
-        if (status !== undefined) response.writeHead(status).end("ok")
-      })
-    })
-    yield* Effect.acquireRelease(
-      Effect.async<void>((resume) => void server.listen(0, "127.0.0.1", () => resume(Effect.void))),
-      () =>
-        Effect.async<void>((resume) => {
-          server.close(() => resume(Effect.void))
-          server.closeAllConnections()
-        })
-    )
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/T0/secret-hook`
-    return { url, received, requests: () => requests }
-  })
+import { receiver } from "./receiver.js"
 
 const alert: Alerts.Alert = {
   id: "error-rate-1000",

@@ -18,7 +18,7 @@ const lost = new PgError.ConnectionError({
 type Schedule = ReadonlyArray<readonly [up: number, down: number]>
 
 const minute = 60_000
-const between = 5_000
+const between = 10_000
 const flapping = 60 * minute
 /** Longer than the cooldown and a window. */
 const quiet = 18 * minute
