@@ -157,8 +157,9 @@ const make = (given: Options) =>
  */
 export const httpApp = (
   options: Options = {}
-): Effect.Effect<HttpApp.Default<never, Scope.Scope>, PgError.InvalidOptionsError, Needs | Scope.Scope> =>
-  Effect.map(make(options), ({ app }) => app)
+): Effect.Effect<HttpApp.Default, PgError.InvalidOptionsError, Needs | Scope.Scope> =>
+  // Whatever serves an app gives each request a scope; not every router's type says so.
+  Effect.map(make(options), ({ app }) => app as HttpApp.Default)
 
 /** The API's paths among the routes of an `HttpLayerRouter`; what is not of these paths is the router's. */
 export const layer = (

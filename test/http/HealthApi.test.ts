@@ -1,6 +1,17 @@
-import { FetchHttpClient, HttpApp, HttpLayerRouter, HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
+import {
+  FetchHttpClient,
+  HttpApi,
+  HttpApiBuilder,
+  HttpApiEndpoint,
+  HttpApiGroup,
+  HttpApp,
+  HttpLayerRouter,
+  HttpRouter,
+  HttpServer,
+  HttpServerResponse
+} from "@effect/platform"
 import { assert, layer } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer, Redacted } from "effect"
+import { ConfigProvider, Effect, Layer, Option, Redacted, Schema, Stream } from "effect"
 import * as PgError from "../../src/error/PgError.js"
 import * as HealthApi from "../../src/http/HealthApi.js"
 import * as CircuitBreaker from "../../src/policy/CircuitBreaker.js"
@@ -142,6 +153,35 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
         assert.strictEqual((yield* health.ready({})).status, "ready")
         assert.strictEqual((yield* api.ask(`${origin}/mine`)).text, "mine")
         assert.strictEqual((yield* api.ask(`${origin}/ops/nothing`)).status, 404)
+      }).pipe(Effect.provide(served))
+    })
+  )
+
+  it.scoped("is mounted in the router of a program's own HttpApi", () =>
+    Effect.gen(function* () {
+      const { proxy, url } = yield* api.world
+      const own = HttpApi.make("own").add(
+        HttpApiGroup.make("things").add(HttpApiEndpoint.get("health", "/health").addSuccess(Schema.String))
+      )
+      const beside = HttpApiBuilder.Router.use((router) =>
+        Effect.flatMap(HealthApi.httpApp(), (app) => router.mountApp("/ops", app))
+      ).pipe(Layer.provide(api.watched({ url: proxy.url(url) })))
+      const served = HttpApiBuilder.serve().pipe(
+        Layer.provide(beside),
+        Layer.provide(HttpApiBuilder.api(own)),
+        Layer.provide(HttpApiBuilder.group(own, "things", (_) => _.handle("health", () => Effect.succeed("mine")))),
+        Layer.provideMerge(api.server)
+      )
+      yield* Effect.gen(function* () {
+        const origin = yield* api.origin
+        const { health } = yield* clientOf(`${origin}/ops`)
+        assert.strictEqual((yield* health.ready({})).status, "ready")
+        assert.strictEqual((yield* api.ask(`${origin}/health`)).text, '"mine"')
+        assert.strictEqual((yield* api.ask(`${origin}/ops/resilience/report`)).status, 200)
+        const typed = yield* Stream.runHead(
+          Stream.provideLayer(HealthApi.messages({ url: `${origin}/ops` }), FetchHttpClient.layer)
+        )
+        assert.strictEqual(Option.getOrThrow(typed)._tag, "Hello")
       }).pipe(Effect.provide(served))
     })
   )

@@ -10,6 +10,7 @@ import * as HealthScore from "../../src/health/HealthScore.js"
 import * as Monitoring from "../../src/health/Monitoring.js"
 import type { PgError } from "../../src/index.js"
 import { configTable } from "./configTable.js"
+import { endpointTable } from "./endpointTable.js"
 import { errorTable } from "./errorTable.js"
 import { root } from "./root.js"
 
@@ -93,7 +94,8 @@ export const generated = {
   variables: () => configTable(),
   score: () => HealthScore.table,
   alerts: () => Monitoring.table,
-  monitoring: () => configTable(Monitoring.variables)
+  monitoring: () => configTable(Monitoring.variables),
+  endpoints: endpointTable
 } as const
 
 const marks = (name: string) => [`<!-- begin: ${name} -->\n`, `<!-- end: ${name} -->`] as const
