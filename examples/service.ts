@@ -7,17 +7,28 @@
  * unless set. With `OTEL_EXPORTER_OTLP_ENDPOINT` traces and metrics go to a collector. SIGTERM or Ctrl-C stops it: it answers
  * what it has been asked, and leaves nothing behind.
  */
-import { HttpApiBuilder, HttpServer } from "@effect/platform"
+import { HttpLayerRouter, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
-import { Config, ConfigError, Effect, Layer, Option, Predicate, pipe } from "effect"
-import { Telemetry } from "effect-pg-resilience"
+import { Config, ConfigError, Effect, Layer, Option, Predicate } from "effect"
+import { HealthApi, Monitoring, Telemetry } from "effect-pg-resilience"
 import * as Database from "./service/database.js"
 import * as Handlers from "./service/handlers.js"
 import * as Lifecycle from "./service/lifecycle.js"
 import * as Shop from "./service/shop.js"
 import * as Signals from "./service/signals.js"
 
-const Api = HttpApiBuilder.serve((app) => pipe(app, Lifecycle.gate)).pipe(Layer.provide(Handlers.layer))
+const Routes = Layer.mergeAll(Handlers.layer, HealthApi.layerConfig(HealthApi.fromEnv)).pipe(
+  Layer.provide([
+    HttpLayerRouter.middleware(HealthApi.respond503, { global: true }),
+    HttpLayerRouter.middleware(Lifecycle.gate, { global: true })
+  ])
+)
+
+const Server = HttpLayerRouter.serve(Routes, { disableLogger: true, disableListenLog: true }).pipe(
+  Layer.provideMerge(Lifecycle.layer),
+  Layer.provideMerge(Monitoring.layerEnv),
+  Layer.provideMerge(Database.layer)
+)
 
 const Observed = Layer.unwrapEffect(
   Effect.map(Config.option(Config.string("OTEL_EXPORTER_OTLP_ENDPOINT")), (endpoint) =>
@@ -39,6 +50,8 @@ const announce = Effect.gen(function* () {
     [
       `The shop is at ${url}`,
       `  API        ${url}/users, ${url}/products, ${url}/orders`,
+      `  dashboard  ${url}/resilience/dashboard`,
+      `  health     ${url}/health, ${url}/health/ready, ${url}/health/metrics`,
       `  database   ${yield* Database.described}`
     ].join("\n")
   )
@@ -53,9 +66,7 @@ const main = Effect.gen(function* () {
   yield* Effect.never
 }).pipe(
   Effect.scoped,
-  Effect.provide(
-    Api.pipe(Layer.provideMerge(Lifecycle.layer), Layer.provideMerge(Database.layer), Layer.provideMerge(Observed))
-  ),
+  Effect.provide(Layer.provideMerge(Server, Observed)),
   Effect.catchAll((error) =>
     Effect.sync(() => {
       console.error(inOneLine(error))

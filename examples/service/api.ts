@@ -1,5 +1,5 @@
 /** What the service offers over HTTP, as schemas: for its handlers, its OpenAPI document and typed clients. */
-import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema } from "@effect/platform"
+import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "@effect/platform"
 import { Schema } from "effect"
 
 /** What PostgreSQL's `int` can hold. */
@@ -146,4 +146,8 @@ const orders = HttpApiGroup.make("orders")
   )
   .addError(TooSlow)
 
-export class ShopApi extends HttpApi.make("shop").add(users).add(products).add(orders) {}
+export class ShopApi extends HttpApi.make("shop")
+  .add(users)
+  .add(products)
+  .add(orders)
+  .annotate(OpenApi.Title, "The shop") {}

@@ -2,7 +2,7 @@
  * The API on the shop. What the database's failures mean to a caller is decided here, once; what was certainly not done,
  * because the database is away, goes on as a defect, and is answered with 503 further out.
  */
-import { HttpApiBuilder } from "@effect/platform"
+import { HttpApiBuilder, HttpLayerRouter } from "@effect/platform"
 import { Effect, Layer } from "effect"
 import { PgError } from "effect-pg-resilience"
 import { EmailTaken, KeyReused, ShopApi, TooSlow, Unclear } from "./api.js"
@@ -48,4 +48,9 @@ const orders = HttpApiBuilder.group(ShopApi, "orders", (handlers) =>
     .handle("readOrder", ({ path }) => told(Shop.readOrder(path.id)))
 )
 
-export const layer = Layer.provide(HttpApiBuilder.api(ShopApi), [users, products, orders])
+/** Among the routes of the service's server. */
+export const layer = Layer.provide(HttpLayerRouter.addHttpApi(ShopApi, { openapiPath: "/openapi.json" }), [
+  users,
+  products,
+  orders
+])

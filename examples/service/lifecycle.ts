@@ -34,20 +34,20 @@ export class Lifecycle extends Context.Tag("examples/service/Lifecycle")<
 /** For what is left when the handlers are gone: streams of events that are ending. */
 const farewell = Duration.seconds(1)
 
-const isEventStream = (response: Http.ServerResponse) =>
-  String(response.getHeader("content-type")).startsWith("text/event-stream")
+/** A stream of events has no end of its own: it is ended by those who serve it, when they go. */
+const isEndless = ({ url }: Http.IncomingMessage) => /^\/resilience\/events(\?|$)/.test(url ?? "")
 
 const make = (server: Http.Server, { shutdownDelay, shutdownGrace }: Settings) =>
   Effect.gen(function* () {
     let phase: "starting" | "serving" | "stopping" = "starting"
     let last = false
-    const unanswered = new Set<Http.ServerResponse>()
+    const unanswered = new Map<Http.ServerResponse, Http.IncomingMessage>()
     // Told so, a client does not send its next request on a connection that is about to close.
     const leave = (response: Http.ServerResponse) => {
       if (!response.headersSent) response.setHeader("connection", "close")
     }
-    server.on("request", (_, response) => {
-      unanswered.add(response)
+    server.on("request", (request, response) => {
+      unanswered.set(response, request)
       response.once("close", () => unanswered.delete(response))
       if (last) leave(response)
     })
@@ -73,8 +73,8 @@ const make = (server: Http.Server, { shutdownDelay, shutdownGrace }: Settings) =
         yield* Effect.sleep(shutdownDelay)
         last = true
         server.close()
-        unanswered.forEach(leave)
-        yield* until(() => [...unanswered].every(isEventStream), shutdownGrace)
+        for (const response of unanswered.keys()) leave(response)
+        yield* until(() => [...unanswered.values()].every(isEndless), shutdownGrace)
       })
     })
   })

@@ -1,270 +1,184 @@
-/** `npm run service`, as a process of its own. */
-import * as Net from "node:net"
+/** What `npm run service` answers, as a process of its own. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Redacted, type Scope } from "effect"
-import { type EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
-import * as Pg from "pg"
-import * as Processes from "../../src/testing/internal/processes.js"
-import { nothingRemains, temporary } from "../support/Remains.js"
+import { Context, Effect, Layer, Redacted } from "effect"
+import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
+import * as promText from "../support/promText.js"
 import * as Service from "../support/Service.js"
 import * as TestPg from "../support/TestPg.js"
 
-const ada = { email: "ada@example.com", name: "Ada" }
-const twoPens = { userId: 1, lines: [{ sku: "pen", quantity: 2 }] }
-const key = (key: string) => ({ "idempotency-key": key })
-
-/** A connection of the test's that holds what it has locked, until it is let go of. */
-const holding = (url: Redacted.Redacted, statement: string) =>
-  Effect.acquireRelease(
-    Effect.promise(async () => {
-      const client = new Pg.Client({ connectionString: Redacted.value(url), application_name: "test/holding" })
-      await client.connect()
-      await client.query(`BEGIN; SET search_path = effect_pg_shop; ${statement}`)
-      return client
-    }),
-    (client) => Effect.promise(() => client.end())
-  ).pipe(Effect.map((client) => Effect.promise(() => client.query("ROLLBACK"))))
-
-const waitingForLocks = (url: Redacted.Redacted) =>
-  TestPg.control<{ pid: number }>(
-    "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
-    [],
-    url
-  )
-
-const sessions = (url: Redacted.Redacted) =>
-  TestPg.control<{ application_name: string }>(
-    `SELECT application_name FROM pg_stat_activity
-     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`,
-    [],
-    url
-  )
-
-const refused = (url: string) =>
-  Effect.async<boolean>((resume) => {
-    const { hostname, port } = new URL(url)
-    const socket = Net.connect(Number(port), hostname)
-    socket.on("connect", () => {
-      socket.destroy()
-      resume(Effect.succeed(false))
-    })
-    socket.on("error", () => resume(Effect.succeed(true)))
-  })
-
-const through: Effect.Effect<
+/** One service for all tests of this file, and what lies between it and its database. */
+class Shop extends Context.Tag("test/Shop")<
+  Shop,
   {
+    readonly url: string
+    readonly printed: Effect.Effect<string>
+    readonly database: Redacted.Redacted
     readonly proxy: FaultProxy.FaultProxy["Type"]
-    readonly direct: Redacted.Redacted
-    readonly url: Redacted.Redacted
-  },
-  EmbeddedPostgres.EmbeddedPostgresError | FaultProxy.FaultProxyError,
-  EmbeddedPostgres.EmbeddedPostgres | Scope.Scope
-> = Effect.gen(function* () {
-  const { config, url: direct } = yield* TestPg.database
-  const proxy = yield* FaultProxy.make({ upstream: config })
-  return { proxy, direct, url: proxy.url(direct) }
-})
+  }
+>() {}
 
-layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("The example service", (it) => {
-  it.scoped("keeps users and orders, takes stock for an order or nothing, and says what it does not accept", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const { url } = yield* Service.open(database)
+const shop = Layer.scoped(
+  Shop,
+  Effect.gen(function* () {
+    const { config, url: database } = yield* TestPg.database
+    const proxy = yield* FaultProxy.make({ upstream: config })
+    const { output, url } = yield* Service.open(proxy.url(database), { DB_HEALTH_CHECK_INTERVAL: "1 second" })
+    return { url, printed: output, database, proxy }
+  })
+)
 
-      const created = yield* Service.post(`${url}/users`, ada)
-      assert.strictEqual(created.status, 201)
-      assert.deepInclude(created.body, { id: 1, ...ada })
-      assert.strictEqual((yield* Service.post(`${url}/users`, ada)).status, 409)
-      assert.deepStrictEqual((yield* Service.ask(`${url}/users/1`)).body, created.body)
-      assert.deepStrictEqual((yield* Service.ask(`${url}/users`)).body, [created.body])
-      assert.deepStrictEqual((yield* Service.ask(`${url}/users?after=1`)).body, [])
-
-      const lines = [
-        { sku: "globe", quantity: 3 },
-        { sku: "pen", quantity: 2 }
-      ]
-      const placed = yield* Service.post(`${url}/orders`, { userId: 1, lines }, key("first-order"))
-      assert.strictEqual(placed.status, 201)
-      assert.deepInclude(placed.body, { id: 1, userId: 1, totalCents: 36_500 })
-      assert.deepStrictEqual((yield* Service.ask(`${url}/orders/1`)).body, placed.body)
-      assert.deepStrictEqual((yield* Service.ask(`${url}/orders?userId=1`)).body, [placed.body])
-      assert.deepStrictEqual((yield* Service.ask(`${url}/orders?userId=2`)).body, [])
-
-      const other = yield* Service.post(`${url}/orders`, twoPens, key("first-order"))
-      assert.deepStrictEqual([other.status, other.body._tag], [422, "KeyReused"])
-      const tooMuch = [
-        { sku: "book", quantity: 1 },
-        { sku: "globe", quantity: 18 }
-      ]
-      const soldOut = yield* Service.post(`${url}/orders`, { userId: 1, lines: tooMuch }, key("second-order"))
-      assert.deepStrictEqual([soldOut.status, soldOut.body], [409, { _tag: "OutOfStock", sku: "globe", stock: 17 }])
-      const stocks = (yield* Service.ask(`${url}/products`)).body.map(({ sku, stock }: any) => [sku, stock])
-      assert.deepStrictEqual(stocks, [
-        ["book", 1000],
-        ["globe", 17],
-        ["pen", 99_998]
-      ])
-
-      for (const [path, body, headers] of [
-        ["users", { ...ada, email: "nobody" }, {}],
-        ["orders", twoPens, {}],
-        ["orders", { userId: 1, lines: [] }, key("third-order")],
-        ["orders", { userId: 1, lines: [...twoPens.lines, ...twoPens.lines] }, key("third-order")],
-        ["orders", { userId: 1, lines: [{ sku: "pen", quantity: -2 }] }, key("third-order")]
-      ] as const)
-        assert.strictEqual((yield* Service.post(`${url}/${path}`, body, headers)).status, 400, JSON.stringify(body))
-      for (const path of ["users/2", "orders/2", "nowhere"])
-        assert.strictEqual((yield* Service.ask(`${url}/${path}`)).status, 404, path)
-      assert.strictEqual((yield* Service.ask(`${url}/users/x`)).status, 400)
-      const stranger = yield* Service.post(`${url}/orders`, { ...twoPens, userId: 9 }, key("third-order"))
-      assert.deepStrictEqual([stranger.status, stranger.body], [404, { _tag: "NotFound", what: "user", id: "9" }])
-    })
+/** A new user's id. */
+const register = (url: string, email: string) =>
+  Effect.map(Service.post(`${url}/users`, { email, name: "Somebody" }), ({ body }): number => body.id)
+const key = (key: string) => ({ "idempotency-key": key })
+const stocks = (url: string) =>
+  Effect.map(
+    Service.ask(`${url}/products`),
+    ({ body }): Record<string, number> => Object.fromEntries(body.map(({ sku, stock }: any) => [sku, stock]))
   )
 
-  it.scoped("stores an order once that is sent twice, also when the answer to its COMMIT gets lost", () =>
-    Effect.gen(function* () {
-      const { direct, proxy, url: database } = yield* through
-      const { url } = yield* Service.open(database)
-      yield* Service.post(`${url}/users`, ada)
-
-      const lost = yield* proxy.swallowReply({ on: FaultProxy.query(/^COMMIT/), times: 1, ending: "reset" })
-      const first = yield* Service.post(`${url}/orders`, twoPens, key("of-request-4711"))
-      assert.strictEqual(yield* lost.count, 1)
-      const again = yield* Effect.all(
-        Array.from({ length: 5 }, () => Service.post(`${url}/orders`, twoPens, key("of-request-4711"))),
-        { concurrency: "unbounded" }
-      )
-      assert.strictEqual(first.status, 201)
-      for (const { body, status } of again) assert.deepStrictEqual([status, body], [201, first.body])
-      const [stored] = yield* TestPg.control(
-        `SELECT (SELECT count(*)::int FROM effect_pg_shop.orders) AS orders,
-                (SELECT stock FROM effect_pg_shop.products WHERE sku = 'pen') AS stock`,
-        [],
-        direct
-      )
-      assert.deepStrictEqual(stored, { orders: 1, stock: 99_998 })
-    })
-  )
-
-  it.scoped("answers what is in flight at SIGTERM, takes nothing new, and leaves with 0 and without a session", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const { ended, signal, url } = yield* Service.open(database)
-      yield* Service.post(`${url}/users`, ada)
-      const letGo = yield* holding(database, "SELECT FROM products WHERE sku = 'pen' FOR UPDATE")
-
-      let answered = false
-      const slow = yield* Effect.fork(
-        Effect.tap(Service.post(`${url}/orders`, twoPens, key("slow-order")), () => {
-          answered = true
-        })
-      )
-      yield* TestPg.eventually(waitingForLocks(database), (waiting) => waiting.length === 1)
-      yield* signal("SIGTERM")
-      yield* TestPg.eventually(refused(url), (refused) => refused)
-      assert.isFalse(answered)
-      yield* letGo
-
-      const { headers, status } = yield* Fiber.join(slow)
-      assert.strictEqual(status, 201)
-      assert.strictEqual(headers.get("connection"), "close")
-      const { code, output } = yield* ended
-      assert.strictEqual(code, 0, output)
-      yield* TestPg.eventually(sessions(database), (left) => left.every((_) => _.application_name === "test/holding"))
-    })
-  )
-
-  it.scoped("says that it is not ready before it refuses anything, and goes on serving meanwhile", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const { ended, signal, url } = yield* Service.open(database, { SHUTDOWN_DELAY: "2 seconds" })
-      yield* signal("SIGTERM")
-      const ready = yield* TestPg.eventually(Service.ask(`${url}/health/ready`), ({ status }) => status === 503)
-      assert.deepStrictEqual(ready.body, { status: "stopping" })
-      assert.strictEqual((yield* Service.ask(`${url}/products`)).status, 200)
-      assert.strictEqual((yield* ended).code, 0)
-    })
-  )
-
-  it.scoped("gives up a request that does not end within SHUTDOWN_GRACE", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const { ended, signal, url } = yield* Service.open(database, { SHUTDOWN_GRACE: "100 millis" })
-      yield* Service.post(`${url}/users`, ada)
-      yield* holding(database, "SELECT FROM products WHERE sku = 'pen' FOR UPDATE")
-      const stuck = yield* Effect.fork(Effect.flip(Service.post(`${url}/orders`, twoPens, key("stuck-order"))))
-      yield* TestPg.eventually(waitingForLocks(database), (waiting) => waiting.length === 1)
-      yield* signal("SIGTERM")
-      yield* Fiber.join(stuck)
-      assert.strictEqual((yield* ended).code, 0)
-      yield* TestPg.eventually(sessions(database), (left) => left.every((_) => _.application_name === "test/holding"))
-    })
-  )
-
-  it.scoped("starts twice at once on an empty database", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const [one, two] = yield* Effect.all([Service.open(database), Service.open(database)], { concurrency: 2 })
-      assert.strictEqual((yield* Service.post(`${one.url}/users`, ada)).status, 201)
-      assert.strictEqual((yield* Service.post(`${two.url}/users`, ada)).status, 409)
-      const once = yield* Effect.forEach(
-        [one, two],
-        ({ url }) => Service.post(`${url}/orders`, twoPens, key("for-either")),
-        { concurrency: 2 }
-      )
-      assert.deepStrictEqual(once[0]!.body, once[1]!.body)
-    })
-  )
-
-  it.scoped("says in one line what to do when its port is taken, or a variable is malformed", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const misspelt = yield* Service.start({ DATABASE_URL: Redacted.value(database), SHUTDOWN_DELAY: "soon" })
-      const server = yield* Effect.acquireRelease(
-        Effect.async<Net.Server>((resume) => {
-          const server = Net.createServer().listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-        }),
-        (server) => Effect.sync(() => server.close())
-      )
-      const { port } = server.address() as Net.AddressInfo
-      const { ended } = yield* Service.start({ DATABASE_URL: Redacted.value(database), PORT: String(port) })
-      const { code, output } = yield* ended
-      assert.strictEqual(code, 1)
-      assert.strictEqual(
-        output,
-        `Port ${port} is taken. Stop what listens there, or choose another: PORT=3001 npm run service\n`
-      )
-      const { code: malformed, output: why } = yield* misspelt.ended
-      assert.strictEqual(malformed, 1)
-      assert.match(why, /^.*SHUTDOWN_DELAY.*\n$/)
-    })
-  )
-
-  it.scoped("brings a database of its own, and takes it away at Ctrl-C, and at a second one at once", () =>
-    Effect.gen(function* () {
-      for (const hurry of [false, true]) {
-        const directory = yield* temporary
-        const service = yield* Service.start({
-          TMPDIR: directory,
-          TSX_DISABLE_CACHE: "1",
-          SHUTDOWN_DELAY: hurry ? "1 hour" : "0 seconds"
-        })
-        const url = yield* service.url
-        yield* TestPg.eventually(Service.ask(`${url}/products`), ({ status }) => status === 200)
-        const family = Processes.family(service.pid).map(({ pid }) => pid)
-        yield* service.signal("SIGINT")
-        if (hurry) {
-          yield* TestPg.eventually(Service.ask(`${url}/health/ready`), ({ status }) => status === 503)
-          // One that comes with the first, as npm's does, is the same Ctrl-C.
-          yield* service.signal("SIGINT")
-          assert.strictEqual((yield* Service.ask(`${url}/products`)).status, 200)
-          yield* Effect.sleep("600 millis")
-          yield* service.signal("SIGINT")
+layer(Layer.provideMerge(shop, TestPg.layer), { excludeTestServices: true, timeout: "120 seconds" })(
+  "The example service",
+  (it) => {
+    it.scoped("prints where everything is, and all of it is there", () =>
+      Effect.gen(function* () {
+        const { database, printed, url } = yield* Shop
+        const text = yield* printed
+        const urls = text.match(/http:\/\/[^\s,]+/g) ?? []
+        assert.isAtLeast(urls.length, 7, text)
+        assert.notInclude(text, new URL(Redacted.value(database)).password)
+        for (const url of urls) {
+          const { status } = yield* Service.ask(url)
+          assert.strictEqual(status, new URL(url).pathname === "/" ? 404 : 200, url)
         }
-        const { code, output, signal } = yield* service.ended
-        assert.deepStrictEqual([code, signal], [hurry ? 130 : 0, null], output)
-        yield* nothingRemains(directory, family)
-      }
-    })
-  )
-})
+        promText.parse((yield* Service.ask(`${url}/health/metrics`)).body)
+        assert.strictEqual((yield* Service.ask(`${url}/openapi.json`)).body.info.title, "The shop")
+      })
+    )
+
+    it.scoped("keeps users and orders, takes stock for an order or nothing, and says what it does not accept", () =>
+      Effect.gen(function* () {
+        const { url } = yield* Shop
+        const ada = { email: "ada@example.com", name: "Ada" }
+        const created = yield* Service.post(`${url}/users`, ada)
+        assert.strictEqual(created.status, 201)
+        assert.deepInclude(created.body, ada)
+        const { id: userId } = created.body
+        assert.strictEqual((yield* Service.post(`${url}/users`, ada)).status, 409)
+        assert.deepStrictEqual((yield* Service.ask(`${url}/users/${userId}`)).body, created.body)
+        assert.deepStrictEqual((yield* Service.ask(`${url}/users?after=${userId - 1}&limit=1`)).body, [created.body])
+
+        const before = yield* stocks(url)
+        const lines = [
+          { sku: "globe", quantity: 3 },
+          { sku: "pen", quantity: 2 }
+        ]
+        const placed = yield* Service.post(`${url}/orders`, { userId, lines }, key("first-order"))
+        assert.strictEqual(placed.status, 201)
+        assert.deepInclude(placed.body, { userId, totalCents: 36_500 })
+        assert.deepStrictEqual((yield* Service.ask(`${url}/orders/${placed.body.id}`)).body, placed.body)
+        assert.deepStrictEqual((yield* Service.ask(`${url}/orders?userId=${userId}`)).body, [placed.body])
+        assert.deepStrictEqual((yield* Service.ask(`${url}/orders?userId=${userId + 1}`)).body, [])
+
+        const onePen = { userId, lines: [{ sku: "pen", quantity: 1 }] }
+        const other = yield* Service.post(`${url}/orders`, onePen, key("first-order"))
+        assert.deepStrictEqual([other.status, other.body._tag], [422, "KeyReused"])
+        const tooMuch = [
+          { sku: "book", quantity: 1 },
+          { sku: "globe", quantity: 18 }
+        ]
+        const soldOut = yield* Service.post(`${url}/orders`, { userId, lines: tooMuch }, key("second-order"))
+        assert.deepStrictEqual([soldOut.status, soldOut.body], [409, { _tag: "OutOfStock", sku: "globe", stock: 17 }])
+        assert.deepStrictEqual(yield* stocks(url), { ...before, globe: before["globe"]! - 3, pen: before["pen"]! - 2 })
+
+        for (const [path, body, headers] of [
+          ["users", { ...ada, email: "nobody" }, {}],
+          ["orders", onePen, {}],
+          ["orders", { userId, lines: [] }, key("third-order")],
+          ["orders", { userId, lines: [...onePen.lines, ...onePen.lines] }, key("third-order")],
+          ["orders", { userId, lines: [{ sku: "pen", quantity: -2 }] }, key("third-order")]
+        ] as const)
+          assert.strictEqual((yield* Service.post(`${url}/${path}`, body, headers)).status, 400, JSON.stringify(body))
+        for (const path of ["users/99999", "orders/99999", "nowhere"])
+          assert.strictEqual((yield* Service.ask(`${url}/${path}`)).status, 404, path)
+        assert.strictEqual((yield* Service.ask(`${url}/users/x`)).status, 400)
+        const stranger = yield* Service.post(`${url}/orders`, { ...onePen, userId: 99999 }, key("third-order"))
+        assert.deepStrictEqual([stranger.status, stranger.body], [404, { _tag: "NotFound", what: "user", id: "99999" }])
+      })
+    )
+
+    it.scoped("takes no more orders than it has in stock, however many come at once", () =>
+      Effect.gen(function* () {
+        const { url } = yield* Shop
+        const userId = yield* register(url, "crowd@example.com")
+        const { globe: left = 0 } = yield* stocks(url)
+        const orders = yield* Effect.forEach(
+          Array.from({ length: left + 10 }, (_, i) => i),
+          (i) => Service.post(`${url}/orders`, { userId, lines: [{ sku: "globe", quantity: 1 }] }, key(`of-the-crowd-${i}`)),
+          { concurrency: "unbounded" }
+        )
+        const count = (status: number) => orders.filter((order) => order.status === status).length
+        assert.deepStrictEqual([count(201), count(409)], [left, 10])
+        assert.strictEqual((yield* stocks(url))["globe"], 0)
+      })
+    )
+
+    it.scoped("stores an order once that is sent twice, also when the answer to its COMMIT gets lost", () =>
+      Effect.gen(function* () {
+        const { database, proxy, url } = yield* Shop
+        const order = { userId: yield* register(url, "twice@example.com"), lines: [{ sku: "pen", quantity: 2 }] }
+        const before = yield* stocks(url)
+        const send = Service.post(`${url}/orders`, order, key("of-request-4711"))
+
+        const lost = yield* proxy.swallowReply({ on: FaultProxy.query(/^COMMIT/), times: 1, ending: "reset" })
+        const first = yield* send
+        assert.strictEqual(yield* lost.count, 1)
+        assert.strictEqual(first.status, 201)
+        for (const { body, status } of yield* Effect.all(
+          Array.from({ length: 5 }, () => send),
+          { concurrency: "unbounded" }
+        ))
+          assert.deepStrictEqual([status, body], [201, first.body])
+        const stored = yield* TestPg.control(
+          "SELECT id FROM effect_pg_shop.orders WHERE user_id = $1",
+          [order.userId],
+          database
+        )
+        assert.deepStrictEqual(stored, [{ id: first.body.id }])
+        assert.deepStrictEqual(yield* stocks(url), { ...before, pen: before["pen"]! - 2 })
+      })
+    )
+
+    it.scoped(
+      "answers 503 and when to come back while its database has crashed or stands still, and recovers by itself",
+      () =>
+        Effect.gen(function* () {
+          const server = yield* EmbeddedPostgres.EmbeddedPostgres
+          const { url } = yield* Shop
+          const many = Effect.all(
+            Array.from({ length: 8 }, () => Service.ask(`${url}/users`)),
+            { concurrency: "unbounded" }
+          )
+          for (const [begin, end] of [
+            [server.crash, server.start],
+            [server.pause, server.resume]
+          ] as const) {
+            yield* Effect.acquireRelease(begin, () => Effect.orDie(end))
+            const answers = yield* TestPg.eventually(many, (answers) => answers.every(({ status }) => status === 503), {
+              limit: "60 seconds"
+            })
+            for (const { body, headers } of answers) {
+              assert.match(headers.get("retry-after") ?? "", /^[1-9]\d*$/)
+              assert.deepStrictEqual(Object.keys(body).sort(), ["error", "message", "retryAfter", "status"])
+              assert.notInclude(JSON.stringify(body), "127.0.0.1")
+            }
+            yield* TestPg.eventually(Service.ask(`${url}/health/ready`), ({ status }) => status === 503)
+            assert.strictEqual((yield* Service.ask(`${url}/health/live`)).status, 200)
+            yield* end
+            yield* TestPg.eventually(many, (answers) => answers.every(({ status }) => status === 200))
+            yield* TestPg.eventually(Service.ask(`${url}/health/ready`), ({ status }) => status === 200)
+          }
+        })
+    )
+  }
+)
