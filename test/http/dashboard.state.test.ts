@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
+import * as Alerts from "../../src/health/Alerts.js"
 import * as connection from "../../src/http/dashboard/connection.js"
 import * as format from "../../src/http/dashboard/format.js"
 import * as State from "../../src/http/dashboard/state.js"
@@ -224,6 +225,18 @@ describe("what the dashboard says aloud", () => {
       "Unhealthy, score 10. Circuit breaker open. Alert, warning: Slow 1."
     )
     assert.strictEqual(words.changes(trouble, calm), "Healthy, score 100. Circuit breaker closed. Alert over: Slow 1.")
+  })
+
+  it("knows the unit of what each standard rule of the alerts looks at", () => {
+    assert.deepStrictEqual(
+      words.alertUnits,
+      Object.fromEntries(Alerts.rules.map(({ measure, name }) => [name, Alerts.units[measure]]))
+    )
+    const said = (rule: string, value: number | null) => words.alert({ ...alert(1), rule, value, threshold: 0.8 })
+    assert.deepStrictEqual(
+      [said("pool-utilization", 0.925), said("pool-exhaustion", null), said("health-check-failed", 1), said("mine", 2)],
+      ["93 %, limit 80 %", "∞, limit 0.8 ms", "", "2, limit 0.8"]
+    )
   })
 
   it("has figures as people read them", () => {

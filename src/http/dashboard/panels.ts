@@ -86,7 +86,7 @@ const breaker = (state: State): void => {
   const { icon, word } = words.breakers[now.state]
   mark(byId("breaker-state"), icon, word)
   setText(byId("breaker-means"), words.breakerMeans(now, at))
-  setText(byId("breaker-since"), `${format.duration(at - now.since)} (${now.reason})`)
+  setText(byId("breaker-since"), `${format.duration(at - now.since)} (${words.reason(now.reason)})`)
   setText(byId("breaker-failures"), format.number(now.failures))
   setText(byId("breaker-trips"), format.count(now.trips, "time"))
   setText(byId("breaker-waiting"), format.number(now.waiting))
@@ -139,7 +139,7 @@ const alerts = ({ alerts, monitoring }: State): void => {
                 "p",
                 { class: "detail" },
                 element("span", { class: `severity ${alert.severity}` }, alert.severity),
-                ` · ${words.alert(alert)} · since `,
+                ` · ${[words.alert(alert), "since "].filter((part) => part !== "").join(" · ")}`,
                 instant(alert.raisedAt, format.time(alert.raisedAt, Date.now()))
               )
             )
@@ -148,11 +148,13 @@ const alerts = ({ alerts, monitoring }: State): void => {
   )
 }
 
+const roughly = (millis: number) => format.duration(millis < 60_000 ? millis : Math.floor(millis / 60_000) * 60_000)
+
 const tables = (state: State): void => {
   const report = state.reports.at(-1)
   const seen = (state.ticks.at(-1)?.at ?? 0) - (state.ticks[0]?.at ?? 0)
-  setText(byId("errors-seen"), `Last ${format.duration(seen < 60_000 ? seen : Math.floor(seen / 60_000) * 60_000)}`)
-  const window = report === undefined ? "" : `${format.duration(report.window.seconds * 1000)} `
+  setText(byId("errors-seen"), `Last ${roughly(seen)}`)
+  const window = report === undefined ? "" : `${roughly(report.window.seconds * 1000)} `
   setText(byId("errors-window"), `${window}before check`)
   const failed = failures(state)
   show(byId("errors-rows"), failed, () =>

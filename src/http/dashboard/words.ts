@@ -21,7 +21,7 @@ const meanings: { readonly [S in BreakerState]: string } = {
 
 export const breakerMeans = ({ nextProbeAt, state }: Breaker, now: number): string =>
   state === "Open" && nextProbeAt !== undefined
-    ? `${meanings.Open} Next try ${nextProbeAt > now ? `in ${format.duration(nextProbeAt - now)}` : "with the next call"}.`
+    ? `${meanings.Open} Next try ${nextProbeAt - now >= 500 ? `in ${format.duration(nextProbeAt - now)}` : "with the next call"}.`
     : meanings[state]
 
 export const statuses: { readonly [S in Status]: string } = {
@@ -30,9 +30,40 @@ export const statuses: { readonly [S in Status]: string } = {
   unhealthy: "Unhealthy"
 }
 
-const figure = (value: number | null) => (value === null ? "∞" : format.number(value))
+type Unit = "score" | "flag" | "ms" | "share" | "count"
 
-export const alert = ({ threshold, value }: Alert): string => `${figure(value)}, limit ${figure(threshold)}`
+/** What the standard rules of `Alerts` look at; of a rule of one's own the bare numbers are shown. */
+export const alertUnits: { readonly [rule: string]: Unit | undefined } = {
+  "health-check-failed": "flag",
+  "health-score": "score",
+  "breaker-change": "flag",
+  "breaker-open": "ms",
+  "error-rate": "share",
+  "pool-utilization": "share",
+  "pool-wait": "ms",
+  "slow-queries": "ms",
+  "slow-ping": "ms",
+  "very-slow-ping": "ms",
+  "connection-storm": "flag",
+  "connection-leak": "count",
+  "pool-exhaustion": "ms"
+}
+
+const figure = (value: number | null, unit: Unit | undefined): string => {
+  if (value === null) return "∞"
+  if (unit === "share") return format.percent(value)
+  if (unit === "ms") return value < 60_000 ? format.ms(value) : format.duration(value)
+  return format.number(value)
+}
+
+/** What the rule saw; nothing where it saw no more than its title says. */
+export const alert = ({ rule, threshold, value }: Alert): string => {
+  const unit = Object.hasOwn(alertUnits, rule) ? alertUnits[rule] : undefined
+  return unit === "flag" ? "" : `${figure(value, unit)}, limit ${figure(threshold, unit)}`
+}
+
+/** `probesSucceeded`: "probes succeeded". */
+export const reason = (name: string): string => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)
 
 /** A symbol, what kind it is, and the rest of the line. */
 export interface News {
@@ -50,7 +81,7 @@ export const news = (item: Event | Notice): News => {
       return { icon: item.to, kind: "Status", text: `${change}${because(item.why)}` }
     }
     case "BreakerChange": {
-      const change = `${breakers[item.from].word} → ${breakers[item.to].word}, ${item.reason}`
+      const change = `${breakers[item.from].word} → ${breakers[item.to].word}, ${reason(item.reason)}`
       return { icon: breakers[item.to].icon, kind: "Breaker", text: `${change}${because(item.cause)}` }
     }
     case "ProbeFailed":
@@ -61,7 +92,7 @@ export const news = (item: Event | Notice): News => {
       return {
         icon: item.alert.severity,
         kind: "Alert raised",
-        text: `${item.alert.title} (${alert(item.alert)})`
+        text: [item.alert.title, alert(item.alert)].filter((part) => part !== "").join(": ")
       }
     case "Resolved":
       return {
