@@ -251,29 +251,6 @@ describe("HealthMonitor", () => {
     })
   )
 
-  it.scoped("keeps a bounded past through an hour of trouble, whoever listens and does not read", () =>
-    Effect.gen(function* () {
-      const { breaker, metrics, monitor } = yield* world
-      let asked = 0
-      const ping = Effect.suspend(() => {
-        for (let n = 0; n < 10; n++) metrics.operation("get", 0.01, n === 0 ? "ConnectionError" : undefined)
-        return asked++ % 2 === 0 ? Effect.zipRight(breaker.forceOpen, Effect.fail(lost)) : breaker.reset
-      })
-      const health = yield* monitor({ environment: "critical", probe: { ping }, historySize: 100, eventsSize: 50 })
-      const pull = yield* Stream.toPull(health.news)
-      yield* Effect.fork(pull)
-      yield* TestClock.adjust("1 hour")
-      assert.strictEqual(asked, 721)
-      const history = yield* health.history
-      const events = yield* health.events
-      assert.strictEqual(history.length, 100)
-      assert.strictEqual(events.length, 50)
-      assert.strictEqual(history.at(-1)!.at, 3_600_000)
-      assert.isAtMost(history.at(-1)!.window.operations, 140)
-      assert.isAtLeast(events[0]!.at, 3_500_000)
-    })
-  )
-
   it.scoped("names every option that is out of range", () =>
     Effect.gen(function* () {
       const { monitor } = yield* world
