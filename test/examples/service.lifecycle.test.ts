@@ -2,6 +2,7 @@
 import * as Net from "node:net"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, Redacted } from "effect"
+import { FaultProxy } from "effect-pg-resilience/testing"
 import * as Pg from "pg"
 import * as Processes from "../../src/testing/internal/processes.js"
 import * as OtlpReceiver from "../support/OtlpReceiver.js"
@@ -123,6 +124,28 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("The e
       yield* Fiber.join(stuck)
       assert.strictEqual((yield* ended).code, 0)
       yield* TestPg.eventually(sessions(database), (left) => left.every((_) => _.application_name === "test/holding"))
+    })
+  )
+
+  it.scoped("starts without its database, says so, and opens by itself when that is there", () =>
+    Effect.gen(function* () {
+      const { config, url: database } = yield* TestPg.database
+      const proxy = yield* FaultProxy.make({ upstream: config })
+      yield* proxy.refuse
+      const service = yield* Service.start({
+        DATABASE_URL: Redacted.value(proxy.url(database)),
+        DB_HEALTH_CHECK_INTERVAL: "1 second"
+      })
+      const url = yield* service.url
+      yield* TestPg.eventually(service.output, (output) => output.includes("The tables are not there yet"))
+      for (const path of ["health/ready", "products"]) {
+        const { body, headers, status } = yield* Service.ask(`${url}/${path}`)
+        assert.deepStrictEqual([status, body, headers.get("retry-after")], [503, { status: "starting" }, "1"], path)
+      }
+      assert.strictEqual((yield* Service.ask(`${url}/health/live`)).status, 200)
+      yield* proxy.accept
+      yield* TestPg.eventually(Service.ask(`${url}/products`), ({ status }) => status === 200)
+      yield* TestPg.eventually(Service.ask(`${url}/health/ready`), ({ status }) => status === 200)
     })
   )
 
