@@ -1,10 +1,13 @@
 import { connect, type Socket } from "node:net"
-import { FetchHttpClient, HttpClient } from "@effect/platform"
+import { FetchHttpClient, HttpClient, HttpLayerRouter } from "@effect/platform"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Exit, Layer, Queue, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Queue, Scope, Stream } from "effect"
+import * as Alerts from "../../src/health/Alerts.js"
+import * as HealthMonitor from "../../src/health/HealthMonitor.js"
 import * as HealthApi from "../../src/http/HealthApi.js"
 import * as Events from "../../src/http/internal/events.js"
 import * as CircuitBreaker from "../../src/policy/CircuitBreaker.js"
+import * as ResilientPg from "../../src/ResilientPg.js"
 import * as TestPg from "../support/TestPg.js"
 import * as api from "./api.js"
 import * as sse from "./sse.js"
@@ -32,6 +35,12 @@ const deaf = (origin: string) =>
     }),
     (socket) => Effect.sync(() => socket.destroy())
   )
+
+/** Always raised, and longer than what the system takes for a client that does not read. */
+const lengthy: Alerts.Rule = {
+  ...Alerts.rules.find(({ name }) => name === "health-score")!,
+  ...{ raise: 101, clear: 102, title: "x".repeat(16 * 2 ** 20) }
+}
 
 const subscribers = (origin: string) =>
   Effect.map(api.ask(`${origin}/resilience/metrics`), ({ text }) => JSON.parse(text).subscribers as number)
@@ -102,24 +111,44 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("the s
       })
   )
 
-  it.scoped("ends with its server, which waits for no client that listens, or does not even read", () =>
-    Effect.gen(function* () {
-      const { serving } = yield* api.world
-      const scope = yield* Scope.make()
-      const context = yield* Scope.extend(Layer.build(serving()), scope)
-      const origin = yield* Effect.provide(api.origin, context)
-      const queue = yield* listening(origin)
-      yield* Queue.take(queue)
-      const socket = yield* deaf(origin)
-      const ended = yield* Deferred.make<void>()
-      socket.on("close", () => Deferred.unsafeDone(ended, Effect.void))
-      yield* TestPg.eventually(subscribers(origin), (count) => count === 2)
-      const [took] = yield* Effect.timed(Scope.close(scope, Exit.void))
-      // The reader's queue is shut down where its stream ends.
-      yield* Queue.awaitShutdown(queue)
-      socket.resume()
-      yield* Deferred.await(ended)
-      yield* Effect.log(`the server had gone after ${took}`)
-    })
+  it.scoped.each(["on a server of its own", "among other routes"] as const)(
+    "ends with its server, %s, which waits for no client that listens, or has stopped to read",
+    (where) =>
+      Effect.gen(function* () {
+        const { proxy, url } = yield* api.world
+        const watched = Alerts.layer({ rules: [lengthy] }).pipe(
+          Layer.provideMerge(HealthMonitor.layer({ interval: "infinity", timeout: "30 seconds" })),
+          Layer.provideMerge(ResilientPg.layer({ url: proxy.url(url) }))
+        )
+        const served =
+          where === "among other routes"
+            ? HttpLayerRouter.serve(HealthApi.layer(), { disableLogger: true, disableListenLog: true })
+            : HealthApi.serve()
+        const scope = yield* Scope.make()
+        const context = yield* Scope.extend(
+          Layer.build(Layer.provideMerge(served, Layer.merge(watched, api.server))),
+          scope
+        )
+        const origin = yield* Effect.provide(api.origin, context)
+        yield* Effect.provide(
+          Effect.flatMap(HealthMonitor.HealthMonitor, (_) => _.check),
+          context
+        )
+        yield* Effect.provide(
+          TestPg.eventually(
+            Effect.flatMap(Alerts.Alerts, (_) => _.standing),
+            ({ length }) => length === 1
+          ),
+          context
+        )
+        const reader = yield* Effect.fork(api.ask(`${origin}/resilience/events`))
+        const socket = yield* deaf(origin)
+        yield* TestPg.eventually(subscribers(origin), (count) => count === 2)
+        const [took] = yield* Effect.timed(Scope.close(scope, Exit.void))
+        // The one has heard its stream to the end, the other has never had all of its first message.
+        assert.include((yield* Fiber.join(reader)).text, lengthy.title)
+        assert.isBelow(socket.bytesRead, lengthy.title.length)
+        yield* Effect.log(`${where}: the server had gone after ${Duration.format(took)}`)
+      })
   )
 })

@@ -8,27 +8,29 @@ import type * as HealthProbe from "../../health/HealthProbe.js"
 import * as answers from "./answers.js"
 
 /**
- * One row. What `pg_stat_database` counts every role may see, unlike the rows of `pg_stat_activity`. Settings that an older
- * server does not know are none.
+ * One row, as text, whatever parsers the program has for other types. What `pg_stat_database` counts every role may see,
+ * unlike the rows of `pg_stat_activity`. Settings that an older server does not know are none.
  */
 const question = `SELECT
   pg_catalog.current_setting('server_version') AS version,
-  COALESCE((SELECT s.ssl FROM pg_catalog.pg_stat_ssl s WHERE s.pid = pg_catalog.pg_backend_pid()), false) AS tls,
-  pg_catalog.pg_is_in_recovery() AS in_recovery,
-  pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only,
-  (SELECT COALESCE(pg_catalog.sum(d.numbackends), 0) FROM pg_catalog.pg_stat_database d)::int AS connections,
-  pg_catalog.current_setting('max_connections')::int AS max_connections,
-  COALESCE(pg_catalog.current_setting('superuser_reserved_connections', true)::int, 0)
-    + COALESCE(pg_catalog.current_setting('reserved_connections', true)::int, 0) AS reserved`
+  COALESCE((SELECT s.ssl FROM pg_catalog.pg_stat_ssl s WHERE s.pid = pg_catalog.pg_backend_pid()), false)::text AS tls,
+  pg_catalog.pg_is_in_recovery()::text AS in_recovery,
+  (pg_catalog.current_setting('transaction_read_only') = 'on')::text AS read_only,
+  (SELECT COALESCE(pg_catalog.sum(d.numbackends), 0) FROM pg_catalog.pg_stat_database d)::text AS connections,
+  pg_catalog.current_setting('max_connections') AS max_connections,
+  (COALESCE(pg_catalog.current_setting('superuser_reserved_connections', true)::int, 0)
+    + COALESCE(pg_catalog.current_setting('reserved_connections', true)::int, 0))::text AS reserved`
+
+const Yes = Schema.transformLiterals(["true", true], ["false", false])
 
 const Row = Schema.Struct({
   version: Schema.String,
-  tls: Schema.Boolean,
-  in_recovery: Schema.Boolean,
-  read_only: Schema.Boolean,
-  connections: Schema.Int,
-  max_connections: Schema.Int,
-  reserved: Schema.Int
+  tls: Yes,
+  in_recovery: Yes,
+  read_only: Yes,
+  connections: Schema.NumberFromString,
+  max_connections: Schema.NumberFromString,
+  reserved: Schema.NumberFromString
 })
 
 const decode = Schema.decodeUnknown(Row)
