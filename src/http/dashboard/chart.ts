@@ -23,6 +23,8 @@ export interface Options {
   readonly format: (value: number) => string
   /** The axis ends at a round number that is no less than this. */
   readonly least: number
+  /** For values that span magnitudes: the axis is logarithmic, and begins here. Default: linear, and begins at zero. */
+  readonly floor?: number | undefined
   /** Where the axis ends instead, for what has an end of its own. */
   readonly most?: ((sample: Sample) => number) | undefined
 }
@@ -53,9 +55,21 @@ const runs = (samples: ReadonlyArray<Sample>, of: Series["of"], gap: number): Re
   return all
 }
 
-const path = (series: Series, samples: ReadonlyArray<Sample>, gap: number, top: number): string => {
+/** From 0 at the axis' beginning to 1 at its end. */
+const level = (value: number, top: number, floor: number | undefined): number => {
+  const share = floor === undefined ? value / top : Math.log(Math.max(value, floor) / floor) / Math.log(top / floor)
+  return Math.min(1, share)
+}
+
+const path = (
+  series: Series,
+  samples: ReadonlyArray<Sample>,
+  gap: number,
+  top: number,
+  floor: number | undefined
+): string => {
   const end = samples.at(-1)?.at ?? 0
-  const y = (sample: Sample) => rounded(height - (Math.min(series.of(sample), top) / top) * height)
+  const y = (sample: Sample) => rounded(height - level(series.of(sample), top, floor) * height)
   const point = (sample: Sample) => `${rounded(x(sample.at, end))} ${y(sample)}`
   if (series.as === "bars") {
     return samples
@@ -135,11 +149,13 @@ export const make = (target: HTMLElement, options: Options, onPoint: (share: num
     ...drawn.map(({ path }) => path).reverse(),
     cursor
   )
-  const top = element("span", { class: "top" })
+  const top = element("span", { class: "edge" })
+  const bottom =
+    options.floor === undefined ? [] : [element("span", { class: "edge bottom" }, options.format(options.floor))]
   const when = element("span", {}, "now")
   target.append(
     element("dl", { class: "legend" }, ...drawn.map(({ entry }) => entry)),
-    element("div", { class: "frame" }, plot, top),
+    element("div", { class: "frame" }, plot, top, ...bottom),
     element("p", { class: "axis", "aria-hidden": "true" }, element("span", {}, "5 min ago"), when)
   )
   plot.addEventListener("pointermove", ({ clientX }) => {
@@ -161,7 +177,7 @@ export const make = (target: HTMLElement, options: Options, onPoint: (share: num
       const edge = limit > 0 ? limit : format.roundUp(highest, options.least)
       const read = pointed === undefined ? end : (nearest(samples, end.at - span * (1 - pointed)) ?? end)
       for (const { path: line, series, value } of drawn) {
-        if (series.as !== "none") setAttribute(line, "d", path(series, samples, gap, edge))
+        if (series.as !== "none") setAttribute(line, "d", path(series, samples, gap, edge, options.floor))
         setText(value, series.read?.(read) ?? options.format(series.of(read)))
       }
       setText(top, options.format(edge))

@@ -14,7 +14,8 @@ const charts: Readonly<Record<string, chart.Options>> = {
   latency: {
     title: "Latency",
     format: format.ms,
-    least: 1,
+    least: 10,
+    floor: 0.1,
     series: [
       { label: "p50", as: "line", of: ({ p50 }) => p50 },
       { label: "p95", as: "dashed", of: ({ p95 }) => p95 },
