@@ -17,7 +17,7 @@ import * as Schema from "effect/Schema"
 import type { InvalidOptionsError } from "../../error/PgError.js"
 import * as CircuitBreaker from "../../policy/CircuitBreaker.js"
 import * as RetryPolicy from "../../policy/RetryPolicy.js"
-import type * as ResilientPg from "../../ResilientPg.js"
+import * as ResilientPg from "../../ResilientPg.js"
 import * as Model from "../Model.js"
 import { Bearer, make as makeBearer, type Options } from "./bearer.js"
 import * as limits from "./limits.js"
@@ -81,7 +81,7 @@ const nothing = Schema.Unknown.pipe(
 
 const handlersOf = Effect.gen(function* () {
   const live = yield* CircuitBreaker.CircuitBreaker
-  const { breaker, retry } = (yield* PgClient.PgClient).config as ResilientPg.Options
+  const { breaker, retry } = ResilientPg.optionsOf(yield* PgClient.PgClient)
   const oneRehearsal = yield* Effect.makeSemaphore(1)
   const forced = (change: Effect.Effect<void>) =>
     Effect.zipRight(limits.readJson(nothing), Effect.zipRight(change, live.snapshot))
