@@ -5,7 +5,7 @@
 import * as Http from "node:http"
 import { type HttpApp, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
-import { Config, Context, Duration, Effect, Layer, Schedule } from "effect"
+import { Config, Context, Duration, Effect, Layer, Option, Schedule } from "effect"
 
 /** `PORT` (0: any free one), `HOST`; how long it goes on serving once it is to stop, and how long requests may then take. */
 export const settings = Config.all({
@@ -96,18 +96,23 @@ const unavailable = (status: string) =>
     { status: 503, headers: { "retry-after": "1", "cache-control": "no-store" } }
   )
 
+/** Bytes. An order of fifty articles has a tenth of that. */
+const largestBody = 64 * 1024
+
 const watched = /^\/(health|resilience)(\/|\?|$)/
 
 /**
  * Before everything else: not ready while it is to stop; and until the tables are there, only health and dashboard. What is
- * asked of the shop while it is to stop is answered: it may have been sent before.
+ * asked of the shop while it is to stop is answered: it may have been sent before. No body may be larger than 64 KiB.
  */
 export const gate = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R | Lifecycle> =>
   Effect.gen(function* () {
-    const { url } = yield* HttpServerRequest.HttpServerRequest
+    const { headers, url } = yield* HttpServerRequest.HttpServerRequest
     const phase = yield* Effect.flatMap(Lifecycle, (_) => _.phase)
     const asksWhetherReady = /^\/health\/ready(\?|$)/.test(url)
     if (phase === "stopping" && asksWhetherReady) return unavailable("stopping")
     if (phase === "starting" && (asksWhetherReady || !watched.test(url))) return unavailable("starting")
-    return yield* app
+    if (Number(headers["content-length"]) > largestBody) return HttpServerResponse.empty({ status: 413 })
+    // One that does not say how large it is is cut off.
+    return yield* HttpServerRequest.withMaxBodySize(app, Option.some(largestBody))
   })

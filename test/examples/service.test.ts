@@ -102,6 +102,9 @@ layer(Layer.provideMerge(shop, TestPg.layer), { excludeTestServices: true, timeo
         for (const path of ["users/99999", "orders/99999", "nowhere"])
           assert.strictEqual((yield* Service.ask(`${url}/${path}`)).status, 404, path)
         assert.strictEqual((yield* Service.ask(`${url}/users/x`)).status, 400)
+        const padded = `${JSON.stringify({ ...ada, email: "large@example.com" })}${" ".repeat(100_000)}`
+        const large = { method: "POST", headers: { "content-type": "application/json" }, body: padded }
+        assert.strictEqual((yield* Service.ask(`${url}/users`, large)).status, 413)
         const stranger = yield* Service.post(`${url}/orders`, { ...onePen, userId: 99999 }, key("third-order"))
         assert.deepStrictEqual([stranger.status, stranger.body], [404, { _tag: "NotFound", what: "user", id: "99999" }])
       })
@@ -114,7 +117,8 @@ layer(Layer.provideMerge(shop, TestPg.layer), { excludeTestServices: true, timeo
         const { globe: left = 0 } = yield* stocks(url)
         const orders = yield* Effect.forEach(
           Array.from({ length: left + 10 }, (_, i) => i),
-          (i) => Service.post(`${url}/orders`, { userId, lines: [{ sku: "globe", quantity: 1 }] }, key(`of-the-crowd-${i}`)),
+          (i) =>
+            Service.post(`${url}/orders`, { userId, lines: [{ sku: "globe", quantity: 1 }] }, key(`of-the-crowd-${i}`)),
           { concurrency: "unbounded" }
         )
         const count = (status: number) => orders.filter((order) => order.status === status).length
