@@ -94,7 +94,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
     () =>
       Effect.gen(function* () {
         const { password, proxy, serving } = yield* api.world
-        const interval = 1_000
+        const interval = 1_500
         yield* Effect.gen(function* () {
           const origin = yield* api.origin
           const sql = yield* SqlClient.SqlClient
@@ -143,7 +143,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
             1
           )
           assert.strictEqual((yield* api.ask(`${origin}/resilience/connection-test`)).status, 200)
-        }).pipe(Effect.provide(serving({ poolName: "silent" }, { interval, timeout: "700 millis" })))
+        }).pipe(Effect.provide(serving({ poolName: "silent" }, { interval, timeout: "1200 millis" })))
       })
   )
 
