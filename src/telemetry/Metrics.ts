@@ -118,6 +118,32 @@ export const metrics = {
   )
 } as const
 
+/** The labels of each metric beside the pool's name; `error.type` and `server.port` are left out where they do not apply. */
+export const labels: { readonly [M in keyof typeof metrics]: ReadonlyArray<string> } = {
+  connectionCount: [CONNECTION_STATE],
+  connectionIdleMin: [],
+  connectionIdleMax: [],
+  connectionMax: [],
+  pendingRequests: [],
+  timeouts: [],
+  createTime: [],
+  waitTime: [],
+  useTime: [],
+  operationDuration: [SYSTEM_NAME, NAMESPACE, SERVER_ADDRESS, SERVER_PORT, OPERATION_NAME, ERROR_TYPE],
+  operationTimeouts: [OPERATION_NAME],
+  breakerState: ["state"],
+  breakerTransitions: ["from", "to"],
+  retryAttempts: [ERROR_TYPE],
+  retryBudget: ["state"],
+  connectionEvicted: ["reason"],
+  outcomeUnknown: [ERROR_TYPE],
+  transactions: ["outcome"],
+  settleTime: ["outcome"],
+  cancels: ["result"],
+  leaks: [],
+  healthScore: []
+}
+
 /** `error.type` of an attempt: a tag of `PgError`, or `Interrupted` when its caller went away. */
 export type ErrorType = PgError.Tag | "Interrupted"
 

@@ -1,6 +1,6 @@
 /**
  * What monitoring costs: throughput and CPU time of point reads, 20 fibers on 10 connections, with `Monitoring` (a check every
- * 5 seconds, the standard alerts) and a scrape of Prometheus' text every second, against the same without. The two take turns,
+ * 5 seconds, the standard alerts, told to nobody) and a scrape of Prometheus' text every second, against the same without. The two take turns,
  * and which one begins a pair alternates.
  *
  *   npx tsx test/bench/monitoring.ts [pairs] [seconds of each turn]
@@ -89,7 +89,7 @@ const off = Effect.scoped(turn(undefined))
 const on = Effect.scoped(
   Effect.gen(function* () {
     const monitor = Context.get(
-      yield* Layer.build(Monitoring.layer({ health: { interval: "5 seconds" } })),
+      yield* Layer.build(Monitoring.layer({ health: { interval: "5 seconds" }, log: false })),
       HealthMonitor.HealthMonitor
     )
     yield* monitor.check

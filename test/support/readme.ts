@@ -12,6 +12,7 @@ import type { PgError } from "../../src/index.js"
 import { configTable } from "./configTable.js"
 import { endpointTable } from "./endpointTable.js"
 import { errorTable } from "./errorTable.js"
+import { classicTable, metricTable } from "./metricTable.js"
 import { root } from "./root.js"
 
 type Row = readonly [when: string, outcome: string, retried: string]
@@ -95,6 +96,8 @@ export const generated = {
   score: () => HealthScore.table,
   alerts: () => Monitoring.table,
   monitoring: () => configTable(Monitoring.variables),
+  metrics: metricTable,
+  classic: classicTable,
   endpoints: endpointTable
 } as const
 

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, FastCheck as fc, Metric, MetricBoundaries } from "effect"
 import * as HealthProbe from "../../src/health/HealthProbe.js"
 import * as Metrics from "../../src/telemetry/Metrics.js"
+import { POOL_NAME } from "../../src/telemetry/names.js"
 import * as Prometheus from "../../src/telemetry/Prometheus.js"
 import * as promText from "../support/promText.js"
 
@@ -97,6 +98,24 @@ describe("Prometheus", () => {
       assert.notInclude(Object.keys(duration[0]!.labels), "unit")
     })
   )
+
+  it("tells the labels that each metric is said to have, and no others", () => {
+    const pool = busyPool()
+    const found = new Map<string, Set<string>>()
+    for (const { metricKey } of Metric.unsafeSnapshot()) {
+      const own = metricKey.tags.filter(({ key }) => key !== "unit" && key !== POOL_NAME)
+      if (own.length === metricKey.tags.length || !metricKey.tags.some(({ value }) => value === pool)) continue
+      const keys = found.get(metricKey.name) ?? new Set()
+      for (const { key } of own) keys.add(key)
+      found.set(metricKey.name, keys)
+    }
+    for (const [key, { name }] of Object.entries(Metrics.metrics))
+      assert.sameMembers(
+        [...(found.get(name) ?? ["none"])],
+        [...Metrics.labels[key as keyof typeof Metrics.metrics]],
+        name
+      )
+  })
 
   it.effect("tells the classic names for each pool, computed from the same metrics", () =>
     Effect.gen(function* () {
