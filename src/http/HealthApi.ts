@@ -161,7 +161,10 @@ export const httpApp = (
   // Whatever serves an app gives each request a scope; not every router's type says so.
   Effect.map(make(options), ({ app }) => app as HttpApp.Default)
 
-/** The API's paths among the routes of an `HttpLayerRouter`; what is not of these paths is the router's. */
+/**
+ * The API's paths among the routes of an `HttpLayerRouter`; what is not of these paths is the router's. A `prefix` is given
+ * here, not by `router.prefixed`.
+ */
 export const layer = (
   options: Options = {}
 ): Layer.Layer<never, PgError.InvalidOptionsError, HttpLayerRouter.HttpRouter | Needs> =>
