@@ -1,3 +1,4 @@
+import * as Net from "node:net"
 import { FetchHttpClient, HttpApi, HttpApiClient, HttpClient, HttpClientRequest, OpenApi } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Config, ConfigProvider, Deferred, Effect, Fiber, Layer, Option, Redacted, Schedule } from "effect"
@@ -208,6 +209,28 @@ describe("admin", () => {
         )
       }
       assert.deepStrictEqual(yield* breaker.snapshot, before)
+    })
+  )
+
+  it.scopedLive("lets a client have its answer that sends all before it listens", () =>
+    Effect.gen(function* () {
+      const { port } = yield* serve(wide)
+      const size = 8 * 1024 * 1024
+      const said = yield* Effect.async<string>((resume) => {
+        const socket = Net.connect({ host: "127.0.0.1", port })
+        socket.pause()
+        let received = ""
+        socket.on("data", (data) => {
+          received += data.toString()
+          if (received.endsWith("}")) socket.destroy()
+        })
+        socket.on("error", () => {})
+        socket.on("close", () => resume(Effect.succeed(received)))
+        const head = `POST ${paths[0]} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\nTransfer-Encoding: chunked`
+        socket.write(`${head}\r\n\r\n${size.toString(16)}\r\n`)
+        socket.write(" ".repeat(size), () => void socket.resume())
+      })
+      assert.match(said, /^HTTP\/1.1 413 /)
     })
   )
 

@@ -68,7 +68,7 @@ const tooSlow = refusals.refuse(
 const bad = (message: string) => refusals.refuse(new refusals.BadRequest({ message }))
 
 /** How long, in milliseconds, and how much, in bytes, is still heard of a body that is refused already. */
-const linger = { timeout: 1000, bytes: 16 * 1024 * 1024 }
+const linger = { timeout: 2000, bytes: 16 * 1024 * 1024 }
 
 const live = Clock.make()
 
