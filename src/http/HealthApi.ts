@@ -58,6 +58,8 @@ import * as received from "./internal/messages.js"
 import * as shell from "./internal/shell.js"
 import type * as Model from "./Model.js"
 
+/** What the stream of events says. */
+export type { Message } from "./Model.js"
 /** Middleware for a program's own API: errors of a database that cannot be had become 503 with `Retry-After`. */
 export { respond503 } from "./respond503.js"
 
