@@ -183,11 +183,15 @@ describe("respond503", () => {
       )
       const { status, text } = yield* get(url)
       assert.deepStrictEqual([status, text], [200, "begun"])
-      // As a middleware of the server itself it comes after the answer.
+      // As a middleware of the server itself it comes after the answer, and hides its cause from nobody.
+      const passed = yield* Deferred.make<void>()
       const after = yield* started(
-        HttpServer.serve(Effect.die(errorOf("ConnectionError")) as HttpApp.Default, respond503)
+        HttpServer.serve(Effect.die(errorOf("ConnectionError")) as HttpApp.Default, (app) =>
+          Effect.tapErrorCause(respond503(app), () => Deferred.succeed(passed, undefined))
+        )
       )
       assert.strictEqual((yield* get(after.url)).status, 500)
+      yield* Deferred.await(passed)
     }).pipe(Effect.scoped)
   )
 
