@@ -198,8 +198,10 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
       const first = yield* Effect.promise(() => reader.read())
       assert.include(new TextDecoder().decode(first.value), "event: Hello")
       const subscribers = Effect.map(
-        Effect.flatMap(get("/resilience/metrics"), (_) => Effect.promise(() => _.json())),
-        (metrics) => metrics.subscribers
+        Effect.flatMap(get("/resilience/metrics"), (_) =>
+          Effect.promise(() => _.json() as Promise<{ readonly subscribers: number }>)
+        ),
+        ({ subscribers }) => subscribers
       )
       assert.strictEqual(yield* subscribers, 1)
       yield* Effect.promise(() => reader.cancel())

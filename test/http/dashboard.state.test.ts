@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import * as Alerts from "../../src/health/Alerts.js"
-import * as connection from "../../src/http/dashboard/connection.js"
+import * as backoff from "../../src/http/dashboard/backoff.js"
 import * as format from "../../src/http/dashboard/format.js"
 import * as State from "../../src/http/dashboard/state.js"
 import * as words from "../../src/http/dashboard/words.js"
@@ -190,11 +190,11 @@ describe("what the dashboard says aloud", () => {
 describe("the dashboard's tries to connect", () => {
   it("come after half a second, doubled up to five, and never later than that", () => {
     assert.deepStrictEqual(
-      [0, 1, 2, 3, 4, 1_000].map((n) => connection.delay(n, 0)),
+      [0, 1, 2, 3, 4, 1_000].map((n) => backoff.delay(n, 0)),
       [500, 1_000, 2_000, 4_000, 5_000, 5_000]
     )
     assert.deepStrictEqual(
-      [0, 4].map((n) => connection.delay(n, 1)),
+      [0, 4].map((n) => backoff.delay(n, 1)),
       [400, 4_000]
     )
   })

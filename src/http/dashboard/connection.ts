@@ -2,6 +2,7 @@
  * The stream of events, held open for as long as the page is. `EventSource` gives up at the first answer that is not a
  * stream, and never notices a server that has gone silent; so its own reconnecting is not relied on.
  */
+import * as backoff from "./backoff.js"
 import type { Message } from "./state.js"
 
 export type Connection =
@@ -10,14 +11,7 @@ export type Connection =
   /** `since`: milliseconds since the epoch, by this machine's clock. */
   | { readonly _tag: "Lost"; readonly since: number }
 
-/** Milliseconds. A tick comes every second: when nothing comes for `silence`, the server is lost. */
-export const limits = { firstRetry: 500, lastRetry: 5_000, silence: 6_000 }
-
 const names: ReadonlyArray<Message["_tag"]> = ["Hello", "Tick", "Report", "Event", "Notice"]
-
-/** The delay before the n-th try, counted from 0: doubled, at most `lastRetry`, up to a fifth shorter by chance. */
-export const delay = (n: number, random: number): number =>
-  Math.min(limits.lastRetry, limits.firstRetry * 2 ** Math.min(n, 10)) * (1 - random / 5)
 
 export const open = (
   url: URL,
@@ -33,7 +27,7 @@ export const open = (
     source = undefined
     lostSince ??= Date.now()
     on.connection({ _tag: "Lost", since: lostSince })
-    setTimeout(connect, delay(failed, Math.random()))
+    setTimeout(connect, backoff.delay(failed, Math.random()))
     failed += 1
   }
 
@@ -58,7 +52,7 @@ export const open = (
   }
 
   const watch = () => {
-    if (source !== undefined && performance.now() - heard > limits.silence) lose()
+    if (source !== undefined && performance.now() - heard > backoff.limits.silence) lose()
   }
 
   on.connection({ _tag: "Connecting" })

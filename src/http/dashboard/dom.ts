@@ -1,4 +1,3 @@
-/// <reference lib="dom" />
 /** The little that the page needs of the DOM. What comes from the server only ever becomes text. */
 
 export const byId = (id: string): HTMLElement => {
