@@ -58,6 +58,17 @@ import * as received from "./internal/messages.js"
 import * as shell from "./internal/shell.js"
 import type * as Model from "./Model.js"
 
+/** What a client may fail with: what the API answers besides 200. */
+export type { ConnectionFailed, NotAcceptable, NotReady, TooManySubscribers, Unhealthy } from "./internal/answers.js"
+export type {
+  BadRequest,
+  PayloadTooLarge,
+  RehearsalUnderWay,
+  RequestTimeout,
+  TooManyRequests,
+  Unauthorized,
+  UnsupportedMediaType
+} from "./internal/refusals.js"
 /** What the stream of events says. */
 export type { Message } from "./Model.js"
 /** Middleware for a program's own API: errors of a database that cannot be had become 503 with `Retry-After`. */

@@ -8,7 +8,10 @@ export interface Manifest {
   readonly peerDependencies?: Record<string, string>
 }
 
-/** As strict as compilers go, and without `skipLibCheck`, so that our declarations are checked as if they were sources. */
+/**
+ * As strict as compilers go, and without `skipLibCheck`, so that our declarations are checked as if they were sources; with
+ * declarations of its own, so that whatever type of ours it infers must have a public name.
+ */
 export const tsconfig = JSON.stringify({
   compilerOptions: {
     target: "ES2022",
@@ -22,6 +25,7 @@ export const tsconfig = JSON.stringify({
     noUnusedLocals: true,
     verbatimModuleSyntax: true,
     skipLibCheck: false,
+    declaration: true,
     rootDir: ".",
     outDir: "out"
   },

@@ -2,7 +2,7 @@
 import { SqlClient, type SqlError } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
 import { Data, Effect, type Layer, Redacted } from "effect"
-import { Operation, PgError, ResilientPg, RetryPolicy, Telemetry, Transaction } from "effect-pg-resilience"
+import { HealthApi, Operation, PgError, ResilientPg, RetryPolicy, Telemetry, Transaction } from "effect-pg-resilience"
 import type { CircuitBreaker } from "effect-pg-resilience/CircuitBreaker"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 
@@ -48,3 +48,10 @@ export const program: Effect.Effect<
 }).pipe(Effect.provide([EmbeddedPostgres.layer(), Telemetry.layerOtlp({ serviceName: "shop" })]))
 
 export const proxy: unknown = FaultProxy
+
+/** Inferred on purpose: all that a client may fail with can be named by whoever uses it. */
+export const standby = Effect.gen(function* () {
+  const { admin, resilience } = yield* HealthApi.client({ url: "http://localhost:9464" })
+  const { inRecovery } = yield* resilience.connectionTest({})
+  if (inRecovery) yield* admin.open({})
+})
