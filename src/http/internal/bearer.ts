@@ -10,6 +10,7 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
+import * as env from "../../config/internal/env.js"
 import * as validate from "../../config/internal/validate.js"
 import type { InvalidOptionsError } from "../../error/PgError.js"
 import { unsafeNow } from "../../policy/CircuitBreaker.js"
@@ -44,10 +45,11 @@ const rule = validate.struct({
 
 /** `DB_ADMIN_TOKEN`: none where it is not set; too short a one is an error that does not show it. */
 export const tokenConfig: Config.Config<Option.Option<Redacted.Redacted>> = Config.option(
-  Config.validate(Config.redacted("DB_ADMIN_TOKEN"), {
-    message: `DB_ADMIN_TOKEN: expected ${tokenExpected}`,
-    validation: (token) => tokenForm.test(Redacted.value(token))
-  })
+  Config.mapOrFail(Config.redacted("DB_ADMIN_TOKEN"), (token) =>
+    tokenForm.test(Redacted.value(token))
+      ? Either.right(token)
+      : Either.left(env.invalid("DB_ADMIN_TOKEN", `DB_ADMIN_TOKEN: expected ${tokenExpected}`))
+  )
 )
 
 /** Guards all endpoints of the group that it is put on. */
