@@ -19,6 +19,8 @@ import { probeEnd } from "../telemetry/names.js"
 
 /** All must be interruptible: the monitor bounds them in time. */
 export interface HealthProbe {
+  /** Before the round trip, and not measured: what opens a connection, or finds out whether an idle one still answers. */
+  readonly prepare?: Effect.Effect<void, PgError.PgError> | undefined
   /** One round trip. */
   readonly ping: Effect.Effect<void, PgError.PgError>
   /** A query that makes the server look something up. */
@@ -49,9 +51,9 @@ const asking =
       .pipe(Operation.named(operationName, { readOnly: true, timeout: "infinity" }))
 
 /**
- * On a connection of the workload's pool: it waits while that has none to give. `ping` goes past the circuit breaker, and
- * fails with the last failure after `within`: a little less than the monitor's limit, which knows no reason. Has no `query`;
- * with a client, `ask` goes the way of the workload's queries.
+ * On a connection of the workload's pool: it waits while that has none to give, and that is measured, too. `ping` goes past
+ * the circuit breaker, and fails with the last failure after `within`: a little less than the monitor's limit, which knows
+ * no reason. Has no `query`; with a client, `ask` goes the way of the workload's queries.
  */
 export const fromPool = (
   pg: ResilientPg.ResilientPg["Type"],
@@ -86,6 +88,7 @@ export const dedicated = (options: ResilientPg.Options): Effect.Effect<HealthPro
     ).pipe(Logger.withMinimumLogLevel(LogLevel.None)),
     (context) => {
       const ask = asking(Context.get(context, PgClient.PgClient))
-      return { ping: Effect.asVoid(ask("SELECT 1")), query: Effect.asVoid(ask(lookup)), ask }
+      const ping = Effect.asVoid(ask("SELECT 1"))
+      return { prepare: ping, ping, query: Effect.asVoid(ask(lookup)), ask }
     }
   )

@@ -95,6 +95,23 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
     })
   )
 
+  it.scoped("measures the round trip alone, and not how long it takes to connect", () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestPg.database
+      yield* Effect.gen(function* () {
+        const { probe } = yield* Effect.flatMap(HealthMonitor.HealthMonitor, (health) => health.check)
+        assert.isTrue(probe.ok && probe.pingMs < 3000, JSON.stringify(probe))
+      }).pipe(
+        Effect.provide(
+          Layer.provide(
+            HealthMonitor.layer({ interval: "infinity", timeout: "30 seconds" }),
+            ResilientPg.layer({ url, onConnect: () => Effect.sleep("3 seconds") })
+          )
+        )
+      )
+    })
+  )
+
   it.scoped("lets nobody ask for longer than a check may take", () =>
     Effect.gen(function* () {
       const { config, url } = yield* TestPg.database

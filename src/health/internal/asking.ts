@@ -12,8 +12,9 @@ import type { ProbeResult } from "./report.js"
 const late = (timeout: number) => `no answer within ${Duration.format(Duration.millis(timeout))}`
 
 /** Runs the probe to its end or its limit; never fails. */
-export const ask = ({ ping, query }: HealthProbe, timeout: number): Effect.Effect<ProbeResult> => {
+export const ask = ({ ping, prepare, query }: HealthProbe, timeout: number): Effect.Effect<ProbeResult> => {
   const asked = Effect.gen(function* () {
+    if (prepare !== undefined) yield* prepare
     const [pinged] = yield* Effect.timed(ping)
     const queried = query === undefined ? undefined : (yield* Effect.timed(query))[0]
     return [pinged, queried] as const
