@@ -41,9 +41,8 @@ export const measures = {
   errorRate: ({ signals }) => signals.errorRate,
   /** Changes since the report before; 1 or more while the circuit is not closed. */
   breakerChanges: ({ breaker, breakerChanges }) => breakerChanges + (breaker.state === "Closed" ? 0 : 1),
-  /** How long the circuit has been refusing calls. */
-  breakerOpenMs: ({ at, breaker }) =>
-    breaker.state === "Open" || breaker.state === "ForcedOpen" ? Math.max(0, at - breaker.since) : 0,
+  /** How long the circuit has been refusing calls: probes that fail, and all that is between them, included. */
+  breakerOpenMs: ({ at, breaker: { openedAt } }) => (openedAt === undefined ? 0 : Math.max(0, at - openedAt)),
   storm: ({ trends }) => (trends.storm ? 1 : 0),
   leaks: ({ signals }) => signals.leaks,
   /** Until all connections are in use, if it goes on like this; `Infinity` where it does not. */

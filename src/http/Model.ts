@@ -43,7 +43,9 @@ export const BreakerSnapshot = Schema.Struct({
   successes: Count,
   probing: Count,
   waiting: Count,
-  openedAt: Schema.optional(Moment),
+  openedAt: Schema.optional(
+    Moment.annotations({ description: "Since when calls are refused, failed probes included" })
+  ),
   nextProbeAt: Schema.optional(Moment),
   trips: Count.annotations({ description: "How often it has opened by itself" }),
   cause: Schema.Array(Tag).annotations({ description: "The tags that opened an open circuit" })

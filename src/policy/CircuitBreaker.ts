@@ -64,6 +64,7 @@ export interface Snapshot {
   readonly probing: number
   /** Callers in `awaitAdmission`. */
   readonly waiting: number
+  /** Since when calls have been refused: from its opening until it closes, whatever its probes found in between. */
   readonly openedAt: number | undefined
   readonly nextProbeAt: number | undefined
   /** How often it has opened by itself since it was made. */
@@ -178,7 +179,7 @@ const changeOf = (before: internal.Machine, after: internal.Machine): Change => 
 })
 
 const snapshotOf = (machine: internal.Machine, failures: number, waiting: number): Snapshot => {
-  const { generation, reason, since, state, trips } = machine
+  const { generation, openedAt, reason, since, state, trips } = machine
   return {
     state: state._tag,
     since,
@@ -188,7 +189,7 @@ const snapshotOf = (machine: internal.Machine, failures: number, waiting: number
     successes: state._tag === "HalfOpen" ? state.successes : 0,
     probing: state._tag === "HalfOpen" ? state.probing : 0,
     waiting,
-    openedAt: state._tag === "Open" ? since : undefined,
+    openedAt,
     nextProbeAt: state._tag === "Open" ? state.until : undefined,
     trips,
     cause: openCause(machine)

@@ -98,6 +98,29 @@ describe("Alerts", () => {
     })
   )
 
+  it.scoped("tell of a circuit that does not close for over a minute, however often its probes fail", () =>
+    Effect.gen(function* () {
+      const { breaker, layer, script } = yield* watched
+      script.answers = Effect.fail(lost)
+      yield* Effect.gen(function* () {
+        const alerts = yield* Alerts.Alerts
+        const standing = Effect.map(alerts.standing, (list) => list.map(({ rule }) => rule))
+        const call = Effect.ignore(breaker.protect(Effect.fail(lost)))
+        yield* Effect.replicateEffect(call, 5)
+        // Opened by five failures, and again by every probe: never open for a minute without one.
+        for (let second = 0; second < 75; second++) yield* Effect.zipRight(TestClock.adjust("1 second"), call)
+        assert.isAbove((yield* breaker.snapshot).trips, 1)
+        assert.include(yield* standing, "breaker-open")
+        script.answers = Effect.void
+        yield* TestClock.adjust("5 seconds")
+        yield* Effect.replicateEffect(breaker.protect(Effect.void), 2)
+        assert.strictEqual(yield* breaker.state, "Closed")
+        yield* TestClock.adjust("70 seconds")
+        assert.notInclude(yield* standing, "breaker-open")
+      }).pipe(Effect.provide(layer))
+    })
+  )
+
   it.scoped("tell a slow round trip from a very slow one", () =>
     Effect.gen(function* () {
       const { layer, script } = yield* watched

@@ -378,10 +378,12 @@ describe("CircuitBreaker: what it tells", () => {
         successes: 1,
         probing: 3,
         waiting: 1,
-        openedAt: undefined,
+        openedAt: 60_000,
         cause: []
       })
       yield* Fiber.interruptAll(waiting.fibers)
+      yield* breaker.reset
+      assert.deepInclude(yield* breaker.snapshot, { state: "Closed", openedAt: undefined })
     })
   )
 })

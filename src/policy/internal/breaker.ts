@@ -58,6 +58,8 @@ export interface Machine {
   readonly state: State
   readonly since: number
   readonly reason: Reason
+  /** Since when calls have been refused, probes that failed included; absent while all calls pass. */
+  readonly openedAt: number | undefined
   /** How often it has opened by itself. */
   readonly trips: number
 }
@@ -97,6 +99,7 @@ export const make = (now: number): Machine => ({
   state: State.Closed({ window: window.empty }),
   since: now,
   reason: "created",
+  openedAt: undefined,
   trips: 0
 })
 
@@ -139,6 +142,7 @@ const enter = (machine: Machine, state: State, reason: Reason, now: number): Mac
   state,
   since: now,
   reason,
+  openedAt: state._tag === "Closed" || state._tag === "ForcedClosed" ? undefined : (machine.openedAt ?? now),
   trips: machine.trips + (state._tag === "Open" ? 1 : 0)
 })
 
