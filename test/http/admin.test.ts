@@ -315,4 +315,28 @@ describe("admin", () => {
       assert.isTrue(Config.isConfig(admin.tokenConfig))
     })
   )
+
+  it.scopedLive(
+    "ends a rehearsal of a schedule that never answers, interruptible or not, and is free for the next",
+    () =>
+      Effect.gen(function* () {
+        const stuck = (answer: Effect.Effect<boolean>) =>
+          RetryPolicy.make({ ConnectionError: Schedule.checkEffect(Schedule.recurs(3), () => answer) })
+        const released = yield* Deferred.make<void>()
+        yield* Effect.addFinalizer(() => Deferred.succeed(released, undefined))
+        const held = Effect.uninterruptible(Effect.as(Deferred.await(released), true))
+        yield* Effect.forEach(
+          [Effect.never, held],
+          (answer) =>
+            Effect.gen(function* () {
+              const { post } = yield* serve({}, { retry: stuck(answer) })
+              const refused = yield* post("/resilience/test/retry")
+              assert.strictEqual(refused.status, 504)
+              assert.strictEqual(refused.json()._tag, "RehearsalTimeout")
+              assert.strictEqual((yield* post("/resilience/test/circuit-breaker")).status, 200)
+            }),
+          { concurrency: 2 }
+        )
+      })
+  )
 })

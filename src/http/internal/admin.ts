@@ -50,6 +50,7 @@ export const group = HttpApiGroup.make("admin")
       .setPayload(rehearsal.BreakerRequest)
       .addSuccess(rehearsal.BreakerRehearsal)
       .addError(refusals.RehearsalUnderWay)
+      .addError(refusals.RehearsalTimeout)
       .annotateContext(
         told("Rehearse the circuit breaker", "One of its own, with the options of the live one, which it leaves alone.")
       )
@@ -59,6 +60,7 @@ export const group = HttpApiGroup.make("admin")
       .setPayload(rehearsal.RetryRequest)
       .addSuccess(rehearsal.RetryRehearsal)
       .addError(refusals.RehearsalUnderWay)
+      .addError(refusals.RehearsalTimeout)
       .annotateContext(told("Rehearse the retries", "The live policy, on failures that are made up. Asks no database."))
   )
   .addError(refusals.BadRequest)
@@ -88,7 +90,7 @@ const handlersOf = Effect.gen(function* () {
   const rehearsed = <A, I, B>(schema: Schema.Schema<A, I>, rehearse: (asked: A) => Effect.Effect<B>) =>
     Effect.flatMap(limits.readJson(schema), (asked) =>
       Effect.flatMap(
-        oneRehearsal.withPermitsIfAvailable(1)(rehearse(asked)),
+        oneRehearsal.withPermitsIfAvailable(1)(limits.rehearsed(rehearse(asked))),
         Option.match({
           onNone: () =>
             refusals.refuse(

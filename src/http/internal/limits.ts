@@ -15,8 +15,30 @@ export const defaults = {
   /** Bytes of a body. */
   maxBody: 4096,
   /** Milliseconds of real time that a body may take to arrive. */
-  bodyTimeout: 5000
+  bodyTimeout: 5000,
+  /** Milliseconds of real time that a rehearsal may take: what it waits for takes none, but a program's own schedule may. */
+  rehearsalTimeout: 5000
 } as const
+
+const live = Clock.make()
+
+/** Ends a rehearsal that has no end, and does not wait for what cannot be interrupted. */
+export const rehearsed = <A>(rehearsal: Effect.Effect<A>): Effect.Effect<A, refusals.RehearsalTimeout> =>
+  Effect.disconnect(rehearsal).pipe(
+    Effect.timeoutOption(defaults.rehearsalTimeout),
+    Effect.withClock(live),
+    Effect.flatMap(
+      Option.match({
+        onNone: () =>
+          refusals.refuse(
+            new refusals.RehearsalTimeout({
+              message: `The policy gave no answer within ${defaults.rehearsalTimeout} ms: is there a schedule without an end?`
+            })
+          ),
+        onSome: Effect.succeed
+      })
+    )
+  )
 
 /** At most so many within any stretch of time. */
 export interface Window {
@@ -69,8 +91,6 @@ const bad = (message: string) => refusals.refuse(new refusals.BadRequest({ messa
 
 /** How long, in milliseconds, and how much, in bytes, is still heard of a body that is refused already. */
 const linger = { timeout: 2000, bytes: 16 * 1024 * 1024 }
-
-const live = Clock.make()
 
 /**
  * The bytes of the body, at most so many. What is longer is refused without being read further. The connection is kept for

@@ -53,6 +53,12 @@ export class RehearsalUnderWay extends Schema.TaggedError<RehearsalUnderWay>()(
   HttpApiSchema.annotations({ status: 409, description: "One rehearsal at a time" })
 ) {}
 
+export class RehearsalTimeout extends Schema.TaggedError<RehearsalTimeout>()(
+  "RehearsalTimeout",
+  why,
+  HttpApiSchema.annotations({ status: 504, description: "The policy itself, such as a schedule, gave no answer" })
+) {}
+
 export type Refusal =
   | Unauthorized
   | TooManyRequests
@@ -61,6 +67,7 @@ export type Refusal =
   | PayloadTooLarge
   | UnsupportedMediaType
   | RehearsalUnderWay
+  | RehearsalTimeout
 
 /** Fails with it, and sees to the headers that belong to its status. */
 export const refuse = <E extends Refusal>(
