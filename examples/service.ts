@@ -36,13 +36,14 @@ const Observed = Layer.unwrapEffect(
   )
 )
 
-/** What to do about it. */
-const inOneLine = (error: { readonly message: string; readonly cause?: unknown }): string =>
-  Predicate.isRecord(error.cause) && error.cause["code"] === "EADDRINUSE"
-    ? `Port ${error.cause["port"]} is taken. Stop what listens there, or choose another: PORT=3001 npm run service`
-    : ConfigError.isConfigError(error)
-      ? String(error)
-      : error.message
+/** What happened and, for what everybody meets some day, what to do about it. */
+const inOneLine = (error: { readonly message: string; readonly cause?: unknown }): string => {
+  if (ConfigError.isConfigError(error)) return String(error)
+  if (Predicate.isRecord(error.cause) && error.cause["code"] === "EADDRINUSE")
+    return `Port ${error.cause["port"]} is taken. Stop what listens there, or choose another: PORT=3001 npm run service`
+  // An error of the HTTP server says nothing itself.
+  return error.message === "" && error.cause instanceof Error ? error.cause.message : error.message
+}
 
 const announce = Effect.gen(function* () {
   const url = yield* HttpServer.addressFormattedWith(Effect.succeed)

@@ -1,8 +1,7 @@
-/** How `npm run service` comes and goes, as a process of its own. */
+/** How `npm run service` goes, as a process of its own. */
 import * as Net from "node:net"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Redacted } from "effect"
-import { FaultProxy } from "effect-pg-resilience/testing"
+import { Effect, Fiber, Option, Redacted } from "effect"
 import * as Pg from "pg"
 import * as Processes from "../../src/testing/internal/processes.js"
 import * as OtlpReceiver from "../support/OtlpReceiver.js"
@@ -52,7 +51,7 @@ const refused = (url: string) =>
     socket.on("error", () => resume(Effect.succeed(true)))
   })
 
-layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("The example service's life", (it) => {
+layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("The example service's end", (it) => {
   it.scoped("answers what is in flight at SIGTERM, takes nothing new, and leaves with 0 and without a session", () =>
     Effect.gen(function* () {
       const { url: database } = yield* TestPg.database
@@ -100,97 +99,33 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("The e
     })
   )
 
-  it.scoped("says that it is not ready before it refuses anything, and goes on serving meanwhile", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const { ended, signal, url } = yield* Service.open(database, { SHUTDOWN_DELAY: "2 seconds" })
-      yield* signal("SIGTERM")
-      const ready = yield* TestPg.eventually(Service.ask(`${url}/health/ready`), ({ status }) => status === 503)
-      assert.deepStrictEqual(ready.body, { status: "stopping" })
-      assert.strictEqual((yield* Service.ask(`${url}/products`)).status, 200)
-      assert.strictEqual((yield* ended).code, 0)
-    })
-  )
-
-  it.scoped("gives up a request that does not end within SHUTDOWN_GRACE", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const { ended, signal, url } = yield* Service.open(database, { SHUTDOWN_GRACE: "100 millis" })
-      yield* Service.post(`${url}/users`, ada)
-      yield* holding(database, "SELECT FROM products WHERE sku = 'pen' FOR UPDATE")
-      const stuck = yield* Effect.fork(Effect.flip(Service.post(`${url}/orders`, twoPens, key("stuck-order"))))
-      yield* TestPg.eventually(waitingForLocks(database), (waiting) => waiting.length === 1)
-      yield* signal("SIGTERM")
-      yield* Fiber.join(stuck)
-      assert.strictEqual((yield* ended).code, 0)
-      yield* TestPg.eventually(sessions(database), (left) => left.every((_) => _.application_name === "test/holding"))
-    })
-  )
-
-  it.scoped("starts without its database, says so, and opens by itself when that is there", () =>
-    Effect.gen(function* () {
-      const { config, url: database } = yield* TestPg.database
-      const proxy = yield* FaultProxy.make({ upstream: config })
-      yield* proxy.refuse
-      const service = yield* Service.start({
-        DATABASE_URL: Redacted.value(proxy.url(database)),
-        DB_HEALTH_CHECK_INTERVAL: "1 second"
+  it.scoped(
+    "says that it is not ready before it refuses anything, and gives up what takes longer than SHUTDOWN_GRACE",
+    () =>
+      Effect.gen(function* () {
+        const { url: database } = yield* TestPg.database
+        const { ended, signal, url } = yield* Service.open(database, {
+          SHUTDOWN_DELAY: "2 seconds",
+          SHUTDOWN_GRACE: "100 millis"
+        })
+        yield* Service.post(`${url}/users`, ada)
+        yield* holding(database, "SELECT FROM products WHERE sku = 'pen' FOR UPDATE")
+        const stuck = yield* Effect.fork(Effect.flip(Service.post(`${url}/orders`, twoPens, key("stuck-order"))))
+        yield* TestPg.eventually(waitingForLocks(database), (waiting) => waiting.length === 1)
+        yield* signal("SIGTERM")
+        const ready = yield* TestPg.eventually(Service.ask(`${url}/health/ready`), ({ status }) => status === 503)
+        assert.deepStrictEqual(ready.body, { status: "stopping" })
+        assert.strictEqual((yield* Service.ask(`${url}/products`)).status, 200)
+        assert.isTrue(Option.isNone(yield* Fiber.poll(stuck)))
+        yield* Fiber.join(stuck)
+        assert.strictEqual((yield* ended).code, 0)
+        yield* TestPg.eventually(sessions(database), (left) => left.every((_) => _.application_name === "test/holding"))
       })
-      const url = yield* service.url
-      yield* TestPg.eventually(service.output, (output) => output.includes("The tables are not there yet"))
-      for (const path of ["health/ready", "products"]) {
-        const { body, headers, status } = yield* Service.ask(`${url}/${path}`)
-        assert.deepStrictEqual([status, body, headers.get("retry-after")], [503, { status: "starting" }, "1"], path)
-      }
-      assert.strictEqual((yield* Service.ask(`${url}/health/live`)).status, 200)
-      yield* proxy.accept
-      yield* TestPg.eventually(Service.ask(`${url}/products`), ({ status }) => status === 200)
-      yield* TestPg.eventually(Service.ask(`${url}/health/ready`), ({ status }) => status === 200)
-    })
-  )
-
-  it.scoped("starts twice at once on an empty database", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const [one, two] = yield* Effect.all([Service.open(database), Service.open(database)], { concurrency: 2 })
-      assert.strictEqual((yield* Service.post(`${one.url}/users`, ada)).status, 201)
-      assert.strictEqual((yield* Service.post(`${two.url}/users`, ada)).status, 409)
-      const once = yield* Effect.forEach(
-        [one, two],
-        ({ url }) => Service.post(`${url}/orders`, twoPens, key("for-either")),
-        { concurrency: 2 }
-      )
-      assert.deepStrictEqual(once[0]!.body, once[1]!.body)
-    })
-  )
-
-  it.scoped("says in one line what to do when its port is taken, or a variable is malformed", () =>
-    Effect.gen(function* () {
-      const { url: database } = yield* TestPg.database
-      const misspelt = yield* Service.start({ DATABASE_URL: Redacted.value(database), SHUTDOWN_DELAY: "soon" })
-      const server = yield* Effect.acquireRelease(
-        Effect.async<Net.Server>((resume) => {
-          const server = Net.createServer().listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-        }),
-        (server) => Effect.sync(() => server.close())
-      )
-      const { port } = server.address() as Net.AddressInfo
-      const { ended } = yield* Service.start({ DATABASE_URL: Redacted.value(database), PORT: String(port) })
-      const { code, output } = yield* ended
-      assert.strictEqual(code, 1)
-      assert.strictEqual(
-        output,
-        `Port ${port} is taken. Stop what listens there, or choose another: PORT=3001 npm run service\n`
-      )
-      const { code: malformed, output: why } = yield* misspelt.ended
-      assert.strictEqual(malformed, 1)
-      assert.match(why, /^.*SHUTDOWN_DELAY.*\n$/)
-    })
   )
 
   it.scoped("brings a database of its own, and takes it away at Ctrl-C, and at a second one at once", () =>
     Effect.gen(function* () {
-      for (const hurry of [false, true]) {
+      const stopped = Effect.fnUntraced(function* (hurry: boolean) {
         const directory = yield* temporary
         const service = yield* Service.start({
           TMPDIR: directory,
@@ -212,7 +147,8 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("The e
         const { code, output, signal } = yield* service.ended
         assert.deepStrictEqual([code, signal], [hurry ? 130 : 0, null], output)
         yield* nothingRemains(directory, family)
-      }
+      })
+      yield* Effect.forEach([false, true], stopped, { concurrency: 2, discard: true })
     })
   )
 })
