@@ -75,6 +75,12 @@ export const metrics = {
    * `error.type` where it failed.
    */
   operationDuration: histogram("db.client.operation.duration", seconds, "Duration of one attempt, failures included."),
+  /** `error.type`. */
+  unserved: counter(
+    "pgresilience.operation.unserved",
+    "{attempt}",
+    "Attempts that there was no connection for: nothing was sent. The circuit breaker's refusals are not among them."
+  ),
   /** `db.operation.name`. */
   operationTimeouts: counter(
     "pgresilience.operation.timeouts",
@@ -130,6 +136,7 @@ export const labels: { readonly [M in keyof typeof metrics]: ReadonlyArray<strin
   waitTime: [],
   useTime: [],
   operationDuration: [SYSTEM_NAME, NAMESPACE, SERVER_ADDRESS, SERVER_PORT, OPERATION_NAME, ERROR_TYPE],
+  unserved: [ERROR_TYPE],
   operationTimeouts: [OPERATION_NAME],
   breakerState: ["state"],
   breakerTransitions: ["from", "to"],
@@ -178,6 +185,8 @@ export interface Options {
 export interface PoolMetrics {
   /** One attempt has ended. `errorType` is undefined for success. */
   readonly operation: (name: string, seconds: number, errorType: ErrorType | undefined) => void
+  /** There was no connection for an attempt. */
+  readonly unserved: (error: PgError.Tag) => void
   /** The deadline of an operation has passed. */
   readonly operationTimeout: (name: string) => void
   readonly connected: (seconds: number) => void
@@ -303,6 +312,7 @@ export const forPool = (options: Options): PoolMetrics => {
     return name
   }
 
+  const unserved = perValue((error: PgError.Tag) => counting(metrics.unserved, { [ERROR_TYPE]: error }))
   const operationTimeout = perValue((name: string) => counting(metrics.operationTimeouts, { [OPERATION_NAME]: name }))
 
   const breakerState = perValue((state: CircuitBreaker.State) => level(metrics.breakerState, { state }))
@@ -323,6 +333,7 @@ export const forPool = (options: Options): PoolMetrics => {
 
   return {
     operation: (name, seconds, errorType) => operationNamed(bounded(name))(seconds, errorType),
+    unserved: (error) => unserved(error)(),
     operationTimeout: (name) => operationTimeout(bounded(name))(),
     connected: updating(metrics.createTime),
     waited: updating(metrics.waitTime),

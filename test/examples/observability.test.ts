@@ -125,6 +125,11 @@ const workload: Effect.Effect<
       TestPg.eventually(leaks, (count) => count > 0)
     )
   )
+  // nobody there
+  yield* Effect.provide(
+    Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.flip(sql`SELECT 1`)),
+    ResilientPg.layer({ host: "127.0.0.1", port: 1, username: "nobody", database: "nowhere", retry: false })
+  )
   // another state
   yield* breaker.forceOpen
   yield* breaker.reset

@@ -3,6 +3,8 @@ import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Redacted } from "effect"
 import * as HealthMonitor from "../../src/health/HealthMonitor.js"
 import * as ResilientPg from "../../src/ResilientPg.js"
+import * as Prometheus from "../../src/telemetry/Prometheus.js"
+import * as promText from "../support/promText.js"
 import * as TestPg from "../support/TestPg.js"
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("HealthMonitor on PostgreSQL", (it) => {
@@ -133,6 +135,33 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
       }).pipe(
         Effect.provide(
           Layer.provide(HealthMonitor.layer({ interval: "infinity", timeout: "2 seconds" }), ResilientPg.layer({ url }))
+        )
+      )
+    })
+  )
+
+  it.scoped("counts what there was no connection for among the failures", () =>
+    Effect.gen(function* () {
+      const poolName = "nobody there"
+      const client = { host: "127.0.0.1", port: 1, username: "app", database: "shop", poolName, retry: false as const }
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const health = yield* HealthMonitor.HealthMonitor
+        yield* Effect.replicateEffect(Effect.flip(sql`SELECT 1`), 3)
+        const { signals, window } = yield* health.check
+        assert.deepInclude(window, { operations: 0, errorRate: 1, errors: { ConnectionError: 3 } })
+        assert.strictEqual(signals.errorRate, 1)
+        const scraped = promText.parse(yield* Prometheus.text())
+        const total = (name: string) =>
+          scraped.get(name)?.samples.find(({ labels }) => labels["pool"] === poolName)?.value
+        assert.strictEqual(total("db_queries_failed_total"), 3)
+        assert.strictEqual(total("db_queries_successful_total"), 0)
+      }).pipe(
+        Effect.provide(
+          Layer.provideMerge(
+            HealthMonitor.layer({ interval: "infinity", timeout: "2 seconds" }),
+            ResilientPg.layer(client)
+          )
         )
       )
     })

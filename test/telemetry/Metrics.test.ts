@@ -58,6 +58,7 @@ describe("Metrics", () => {
       ["db.client.connection.pending_requests", "up-down counter", "{request}"],
       ["db.client.connection.timeouts", "counter", "{timeout}"],
       ["pgresilience.operation.timeouts", "counter", "{operation}"],
+      ["pgresilience.operation.unserved", "counter", "{attempt}"],
       ["db.client.connection.create_time", "histogram", "s"],
       ["db.client.connection.wait_time", "histogram", "s"],
       ["db.client.connection.use_time", "histogram", "s"],
@@ -174,6 +175,7 @@ describe("Metrics", () => {
   it("count what happens by a reason of a closed set", () => {
     const options = fresh()
     const metrics = Metrics.forPool(options)
+    metrics.unserved("ConnectionError")
     metrics.retry("SerializationError")
     metrics.retry("SerializationError")
     metrics.evicted("lifetime")
@@ -187,6 +189,7 @@ describe("Metrics", () => {
     metrics.waited(0.0002)
     metrics.used(0.3)
     assert.include(figures(options.poolName), {
+      "pgresilience.operation.unserved{error.type=ConnectionError}": 1,
       "pgresilience.retry.attempts{error.type=SerializationError}": 2,
       "pgresilience.connection.evicted{reason=lifetime}": 1,
       "pgresilience.outcome.unknown{error.type=ConnectionError}": 1,

@@ -16,6 +16,7 @@ const busyPool = (poolName = `scraped-${++pools}`) => {
   metrics.operation("get-user", 1.5, undefined)
   metrics.operation("get-user", 0.5, "StatementTimeoutError")
   metrics.operation("get-user", 0.5, "Interrupted")
+  metrics.unserved("PoolTimeoutError")
   metrics.operationTimeout("get-user")
   metrics.connected(0.03)
   metrics.waited(0.001)
@@ -147,7 +148,7 @@ describe("Prometheus", () => {
           average: [264],
           slow: [1],
           successful: [8],
-          failed: [1],
+          failed: [2],
           score: [83],
           failures: [4],
           operations: [9],

@@ -34,7 +34,12 @@ export const acquired = (
   permit: Permit,
   restore: Restore
 ): Effect.Effect<Lease, PgError.PgError> =>
-  Effect.tapError(stages.pool.acquire(restore, caller.clock), (error) => Effect.sync(() => permit.settle(error, 0)))
+  Effect.tapError(stages.pool.acquire(restore, caller.clock), (error) =>
+    Effect.sync(() => {
+      permit.settle(error, 0)
+      stages.recorder.unserved(error)
+    })
+  )
 
 /** What the breaker and the pool learn of one statement. */
 export const hooks = (stages: Stages, permit: Verdicts, release: () => void) => ({

@@ -42,6 +42,8 @@ export interface Recorder {
   ) => void
   readonly retry: (error: PgError.PgError, delayMs: number) => void
   readonly retryRefused: (error: PgError.PgError) => void
+  /** There was no connection for an attempt, so that nothing of it was sent. */
+  readonly unserved: (error: PgError.PgError) => void
   /** A write was interrupted while in flight. How its connection settles is told by the pool. */
   readonly interruptedWrite: (operation: Operation | undefined, what: "statement" | "COMMIT") => void
   /** The COMMIT of a query with side effects failed whose stream was left before its end. */

@@ -24,10 +24,11 @@ export interface SlowOperation {
 /** What happened in a window. Times in milliseconds, 0 where nothing happened; shares from 0 to 1. */
 export interface Window {
   readonly seconds: number
+  /** Attempts that were sent. */
   readonly operations: number
   readonly perSecond: number
   readonly errorRate: number
-  /** Attempts that failed, by tag. */
+  /** Attempts that failed, by tag: also those that there was no connection for. */
   readonly errors: Readonly<Record<string, number>>
   readonly averageQueryMs: number
   readonly p50Ms: number
@@ -135,7 +136,7 @@ const slowestOf = (sums: ReadonlyMap<string, Named>): ReadonlyArray<SlowOperatio
     .slice(0, slowestNamed)
     .map(([operation, { count, slow, sum }]) => ({ operation, count: slow, averageMs: (1000 * sum) / count }))
 
-const counters = ["troubled", "silent", "interrupted", "timeouts", "opened", "retries", "leaks"] as const
+const counters = ["troubled", "unserved", "silent", "interrupted", "timeouts", "opened", "retries", "leaks"] as const
 
 const share = (part: number, whole: number) => (whole > 0 ? Math.min(1, part / whole) : 0)
 
@@ -143,6 +144,7 @@ const share = (part: number, whole: number) => (whole > 0 ? Math.min(1, part / w
 export const over = (readings: ReadonlyArray<Reading>): Window => {
   const sums: Record<(typeof counters)[number], number> = {
     troubled: 0,
+    unserved: 0,
     silent: 0,
     interrupted: 0,
     timeouts: 0,
@@ -170,12 +172,13 @@ export const over = (readings: ReadonlyArray<Reading>): Window => {
   // Never more than there was: ten connections in the first second of a program are not six hundred a minute.
   const perMinute = (count: number) => (count * 60) / Math.max(60, seconds)
   const average = ({ count, sum }: Histogram) => (count > 0 ? (sum * 1000) / count : 0)
+  const attempts = operations.count + sums.unserved
   const slowQueries = above(operations, slowSeconds)
   return {
     seconds,
     operations: operations.count,
     perSecond: seconds > 0 ? operations.count / seconds : 0,
-    errorRate: share(sums.troubled + sums.silent, Math.max(0, operations.count - sums.interrupted) + sums.silent),
+    errorRate: share(sums.troubled + sums.silent, Math.max(0, attempts - sums.interrupted) + sums.silent),
     errors: Object.fromEntries(errors),
     averageQueryMs: average(operations),
     p50Ms: quantile(operations, 0.5) * 1000,
@@ -188,7 +191,7 @@ export const over = (readings: ReadonlyArray<Reading>): Window => {
     timeouts: sums.timeouts,
     timeoutsPerMinute: perMinute(sums.timeouts),
     retries: sums.retries,
-    retryShare: share(sums.retries, operations.count),
+    retryShare: share(sums.retries, attempts),
     leaks: sums.leaks,
     openedPerMinute: perMinute(sums.opened)
   }

@@ -56,7 +56,12 @@ export const definitions: ReadonlyArray<Definition> = [
     help: "Attempts that succeeded.",
     value: ({ failed, interrupted, operations }) => Math.max(0, operations.count - failed - interrupted)
   },
-  { name: "db_queries_failed_total", type: "counter", help: "Attempts that failed.", value: (_) => _.failed },
+  {
+    name: "db_queries_failed_total",
+    type: "counter",
+    help: "Attempts that failed, those that there was no connection for included.",
+    value: ({ failed, unserved }) => failed + unserved
+  },
   {
     name: "db_health_score",
     type: "gauge",

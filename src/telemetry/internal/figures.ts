@@ -39,9 +39,11 @@ export interface Figures {
   readonly byName: ReadonlyMap<string, Named>
   /** Those that failed with any tag; an interrupted one is neither success nor failure. */
   readonly failed: number
-  /** The same by tag. */
+  /** Attempts that there was no connection for; not among `operations`, nor among `failed`. */
+  readonly unserved: number
+  /** Both by tag. */
   readonly errors: ReadonlyMap<string, number>
-  /** Those whose failure speaks of the database rather than of the program. */
+  /** Of both, those whose failure speaks of the database rather than of the program. */
   readonly troubled: number
   /** Statements that were given up, and that nothing was heard of any more; not among `operations`. */
   readonly silent: number
@@ -70,6 +72,7 @@ export const none: Figures = {
   operations: noHistogram,
   byName: new Map(),
   failed: 0,
+  unserved: 0,
   errors: new Map(),
   troubled: 0,
   silent: 0,
@@ -146,13 +149,19 @@ type Reading = { -readonly [K in keyof Figures]: Figures[K] } & {
 const labelOf = ({ tags }: MetricPair.MetricPair.Untyped["metricKey"], name: string): string | undefined =>
   tags.find(({ key }) => key === name)?.value
 
+const addError = (figures: Reading, error: string, count: number) => {
+  figures.errors.set(error, (figures.errors.get(error) ?? 0) + count)
+  // A tag that is not known here is one more reason to look.
+  if (troubling[error as PgError.Tag] ?? true) figures.troubled += count
+}
+
 const addOperation = (
   figures: Reading,
   histogram: Histogram,
   operation: string | undefined = "unnamed",
   error: string | undefined
 ) => {
-  const { byName, errors } = figures
+  const { byName } = figures
   const { count, sum } = histogram
   const before = byName.get(operation)
   byName.set(operation, {
@@ -166,10 +175,8 @@ const addOperation = (
     figures.interrupted += count
     return
   }
-  errors.set(error, (errors.get(error) ?? 0) + count)
   figures.failed += count
-  // A tag that is not known here is one more reason to look.
-  if (troubling[error as PgError.Tag] ?? true) figures.troubled += count
+  addError(figures, error, count)
   if (timeouts.has(error)) figures.timeouts += count
 }
 
@@ -206,6 +213,10 @@ const add = (figures: Reading, { metricKey, metricState }: MetricPair.MetricPair
       case metrics.timeouts.name:
       case metrics.operationTimeouts.name:
         figures.timeouts += value
+        break
+      case metrics.unserved.name:
+        figures.unserved += value
+        addError(figures, labelOf(metricKey, ERROR_TYPE) ?? "unnamed", value)
         break
       case metrics.breakerState.name:
         if (value > 0) figures.breaker = labelOf(metricKey, "state")

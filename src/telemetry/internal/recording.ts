@@ -55,6 +55,7 @@ export const make = ({
           })
         }
       },
+      unserved: (error) => metrics.unserved(error._tag),
       retry: (error) => metrics.retry(error._tag),
       retryRefused: (error) =>
         log.say(LogLevel.Warning, "budget", "Retry budget exhausted: failed at once", { error: error._tag }),
