@@ -68,6 +68,6 @@ describe(`the dashboard after hours in Chromium${chromium.word}`, () => {
       assert.isAtMost(stretches, 102)
       assert.strictEqual(tags, 7)
       assert.isAtMost(alerts, 1)
-    })
+    }).pipe(Effect.provide(chromium.layer))
   )
 })

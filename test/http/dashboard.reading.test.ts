@@ -1,7 +1,7 @@
 /** The dashboard for those with a small screen, without a mouse, or who do not see it. */
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
 import type { Page } from "playwright-core"
 import * as Operation from "../../src/policy/Operation.js"
 import * as chromium from "../support/chromium.js"
@@ -33,7 +33,7 @@ const faint = (page: Page) =>
     })()`)
   )
 
-layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })(
+layer(Layer.merge(TestPg.layer, chromium.layer), { excludeTestServices: true, timeout: "60 seconds" })(
   `reading the dashboard in Chromium${chromium.word}`,
   (it) => {
     for (const colorScheme of ["light", "dark"] as const)

@@ -1,7 +1,7 @@
 /** Chromium, for tests of pages; where there is none, they are skipped. */
 import { existsSync } from "node:fs"
-import { Effect } from "effect"
-import { type BrowserContextOptions, chromium, type Page } from "playwright-core"
+import { Context, Effect, Layer, Scope } from "effect"
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core"
 
 /** `CHROMIUM_PATH`, or where systems put it; undefined where there is none. */
 export const path = [
@@ -20,11 +20,11 @@ export const word = path === undefined ? " (skipped: no Chromium found; CHROMIUM
 const patience = 45_000
 
 /** A browser that asks nothing of anybody by itself, until the scope closes. */
-export const browser = Effect.acquireRelease(
+const launch = Effect.acquireRelease(
   Effect.promise(() =>
     chromium.launch({
       executablePath: path!,
-      // Ends with the test, not with a signal that is the test's to handle.
+      // Ends with the tests, not with a signal that is theirs to handle.
       handleSIGINT: false,
       handleSIGTERM: false,
       handleSIGHUP: false,
@@ -37,6 +37,14 @@ export const browser = Effect.acquireRelease(
   (browser) => Effect.promise(() => browser.close())
 )
 
+/** The browser of a file's tests, started by the first of them that is not skipped. */
+export class Chromium extends Context.Tag("test/Chromium")<Chromium, Effect.Effect<Browser>>() {}
+
+export const layer = Layer.scoped(
+  Chromium,
+  Effect.flatMap(Effect.scope, (scope) => Effect.cached(Scope.extend(launch, scope)))
+)
+
 export interface Watched {
   readonly page: Page
   /** What the page asked for. */
@@ -45,11 +53,14 @@ export interface Watched {
   readonly complaints: ReadonlyArray<string>
 }
 
-/** A page of its own, watched from the start. */
+/** A page that shares nothing with others, watched from the start, until the scope closes. */
 export const page = (options: BrowserContextOptions = {}) =>
   Effect.gen(function* () {
-    const chromium = yield* browser
-    const page = yield* Effect.promise(() => chromium.newPage(options))
+    const browser = yield* Effect.flatten(Chromium)
+    const page = yield* Effect.acquireRelease(
+      Effect.promise(() => browser.newPage(options)),
+      (page) => Effect.promise(() => page.close())
+    )
     page.setDefaultTimeout(patience)
     const requests: Array<string> = []
     const complaints: Array<string> = []
