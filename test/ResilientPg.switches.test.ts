@@ -170,6 +170,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
         idle: 0,
         used: 0,
         quarantined: 0,
+        leaked: 0,
         connecting: 0,
         waiting: 0,
         generation: 0,

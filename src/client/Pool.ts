@@ -32,6 +32,8 @@ export interface Snapshot {
   readonly used: number
   /** Not usable for the moment: a cancelled statement is being settled, or a connection is being checked. */
   readonly quarantined: number
+  /** Held for longer than `leakThreshold` by now. */
+  readonly leaked: number
   readonly connecting: number
   readonly waiting: number
   /** Raised by each suspicion: a lost connection, a silent one, a server that turned read-only. */
@@ -227,7 +229,7 @@ export const make = (options: Options, env: Environment): Pool => {
     })
 
   const snapshot = (): Snapshot => {
-    const { closing, idle, quarantined, total } = entries.figures()
+    const { closing, idle, leaked, quarantined, total } = entries.figures()
     return {
       max,
       min,
@@ -235,6 +237,7 @@ export const make = (options: Options, env: Environment): Pool => {
       idle,
       used: total - idle - quarantined,
       quarantined,
+      leaked,
       connecting: opening.connecting,
       waiting: waiting.size,
       generation: absence.generation,

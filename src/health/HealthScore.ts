@@ -36,7 +36,7 @@ export interface Signals {
   readonly timeoutsPerMinute: number
   /** Retries, as a share of all attempts. */
   readonly retryShare: number
-  /** Connections reported for being held too long. */
+  /** Connections reported for being held too long, in the window, or now if that is more. */
   readonly leaks: number
 }
 

@@ -28,6 +28,7 @@ export const PoolSnapshot = Schema.Struct({
   idle: Count,
   used: Count,
   quarantined: Count.annotations({ description: "A cancelled statement is being settled, or a check is under way" }),
+  leaked: Count.annotations({ description: "Held for too long by now" }),
   connecting: Count,
   waiting: Count.annotations({ description: "Fibers that wait for a connection" }),
   generation: Count,

@@ -251,6 +251,20 @@ describe("HealthMonitor", () => {
     })
   )
 
+  it.scoped("goes on telling of a connection that is held for long until it is given back", () =>
+    Effect.gen(function* () {
+      const { metrics, monitor, setPool } = yield* world
+      const health = yield* monitor({ probe: scripted().probe })
+      metrics.leak()
+      setPool({ leaked: 1 })
+      yield* TestClock.adjust("10 minutes")
+      assert.strictEqual((yield* health.latest)?.signals.leaks, 1)
+      setPool({ leaked: 0 })
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual((yield* health.latest)?.signals.leaks, 0)
+    })
+  )
+
   it.scoped("names every option that is out of range", () =>
     Effect.gen(function* () {
       const { monitor } = yield* world

@@ -12,6 +12,7 @@ const idlePool: Pool.Snapshot = {
   idle: 3,
   used: 1,
   quarantined: 0,
+  leaked: 0,
   connecting: 0,
   waiting: 0,
   generation: 0,

@@ -10,6 +10,7 @@ const pool = {
   idle: 3,
   used: 1,
   quarantined: 0,
+  leaked: 0,
   connecting: 0,
   waiting: 0,
   generation: 0,

@@ -9,7 +9,18 @@ import * as TestPg from "../support/TestPg.js"
 import * as sse from "./sse.js"
 
 const pool = {
-  ...{ max: 10, min: 0, total: 4, idle: 3, used: 1, quarantined: 0, connecting: 0, waiting: 2, generation: 0 },
+  ...{
+    max: 10,
+    min: 0,
+    total: 4,
+    idle: 3,
+    used: 1,
+    quarantined: 0,
+    leaked: 0,
+    connecting: 0,
+    waiting: 2,
+    generation: 0
+  },
   closing: 0
 }
 

@@ -17,7 +17,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("A lay
   it.scoped("follow its connections, and go back to nothing with it", () =>
     Effect.gen(function* () {
       const poolName = "followed"
-      const { close, sql } = yield* clientOf({ poolName, minConnections: 1, maxConnections: 1, leakThreshold: 1 })
+      const { close, pool, sql } = yield* clientOf({ poolName, minConnections: 1, maxConnections: 1, leakThreshold: 1 })
       const state = [CONNECTION_STATE]
       yield* reaches(poolName, "db.client.connection.count", state, "idle", 1)
       const { release } = yield* hold(sql)
@@ -26,7 +26,9 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("A lay
       const waiting = yield* Effect.fork(sql`SELECT 1`)
       yield* reaches(poolName, "db.client.connection.pending_requests", [], "", 1)
       yield* reaches(poolName, "pgresilience.leaks", [], "", 1)
+      assert.deepInclude(yield* pool, { leaked: 1 })
       yield* release
+      assert.deepInclude(yield* pool, { leaked: 0 })
       yield* Fiber.join(waiting)
       yield* reaches(poolName, "db.client.connection.pending_requests", [], "", 0)
       yield* reaches(poolName, "pgresilience.retry.budget", ["state"], "allowed", 3)

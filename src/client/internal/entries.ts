@@ -57,6 +57,8 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
   let quarantined = 0
   /** Of the quarantined: those that are being checked, to be handed out then. */
   let checking = 0
+  /** Reported for being held for long, and not given back. */
+  let leaked = 0
   let readOnlyAt = 0
 
   const trusted = ({ session }: Entry, now: number) =>
@@ -82,6 +84,7 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
       release: () => {
         if (entry.lease !== lease) return
         entry.lease = undefined
+        if (lease.reported) leaked--
         entry.uses++
         listener.used((performance.now() - since) / 1000)
         if (!entries.has(entry)) return
@@ -187,7 +190,7 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
     )
 
   return {
-    figures: () => ({ total: entries.size, idle: idle.length, quarantined, checking, closing: leaving.size }),
+    figures: () => ({ total: entries.size, idle: idle.length, quarantined, leaked, checking, closing: leaving.size }),
 
     /** An idle connection that needs no check. */
     take: (): Lease | undefined => {
@@ -260,6 +263,7 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
       for (const { lease } of entries) {
         if (lease === undefined || lease.reported || performance.now() - lease.since < options.leakAfter) continue
         lease.reported = true
+        leaked++
         listener.held(lease.span, (performance.now() - lease.since) / 1000)
       }
     },

@@ -86,7 +86,8 @@ export const make = (findings: Findings): Report => {
     slowShare: window.slowShare,
     timeoutsPerMinute: window.timeoutsPerMinute,
     retryShare: window.retryShare,
-    leaks: window.leaks
+    // Each is reported once, and may be held for hours.
+    leaks: Math.max(window.leaks, pool.leaked)
   }
   const judged = HealthScore.score(signals)
   const series = (value: (signals: HealthScore.Signals) => number | undefined) =>
