@@ -164,6 +164,14 @@ describe("whatever an app does", () => {
 })
 
 describe("one run for all", () => {
+  it.scoped("a joined question may be answered at once", () =>
+    Effect.gen(function* () {
+      const ask = yield* joined.make(Effect.fail("no"))
+      assert.strictEqual(yield* Effect.flip(ask), "no")
+      assert.strictEqual(yield* Effect.flip(ask), "no")
+    })
+  )
+
   it.scoped("is not ended by one who leaves, and begins anew for those who come after it", () =>
     Effect.gen(function* () {
       let runs = 0

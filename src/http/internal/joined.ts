@@ -9,13 +9,13 @@ export const make = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<Effect.Ef
   Effect.map(Effect.interruptible(FiberSet.makeRuntime<never, A, E>()), (runFork) => {
     let underWay: Fiber.RuntimeFiber<A, E> | undefined
     return Effect.suspend(() => {
-      if (underWay === undefined) {
-        const fiber = runFork(effect)
-        underWay = fiber
-        fiber.addObserver(() => {
-          underWay = undefined
-        })
-      }
-      return Fiber.join(underWay)
+      if (underWay !== undefined) return Fiber.join(underWay)
+      const fiber = runFork(effect)
+      underWay = fiber
+      // At once, if it has ended by now.
+      fiber.addObserver(() => {
+        underWay = undefined
+      })
+      return Fiber.join(fiber)
     })
   })
