@@ -66,6 +66,9 @@ const fresh: Memory = { alert: undefined, flapping: false, lastRaised: Number.NE
 const beyond = (value: number, limit: number, when: "above" | "below") =>
   when === "above" ? value > limit : value < limit
 
+/** A clock that was set back makes nobody wait until it is that time again. */
+const began = ({ since = Number.POSITIVE_INFINITY }: Memory, now: number) => Math.min(since, now)
+
 const one = (
   rule: Rule,
   memory: Memory,
@@ -78,7 +81,7 @@ const one = (
   }
   if (memory.alert === undefined) {
     if (!beyond(value, rule.raise, rule.when)) return [{ ...memory, since: undefined }, undefined]
-    const since = memory.since ?? now
+    const since = began(memory, now)
     if (now - since < rule.raiseAfter) return [{ ...memory, since }, undefined]
     const alert: Alert = {
       id: `${rule.name}-${now}`,
@@ -96,7 +99,7 @@ const one = (
     ]
   }
   if (beyond(value, rule.clear, rule.when)) return [{ ...memory, since: undefined }, undefined]
-  const since = memory.since ?? now
+  const since = began(memory, now)
   const quiet = memory.flapping ? Math.max(rule.clearAfter, rule.cooldown) : rule.clearAfter
   if (now - since < quiet) return [{ ...memory, since }, undefined]
   return [
@@ -105,7 +108,7 @@ const one = (
   ]
 }
 
-/** The next state, and what to tell, in the order of the rules. `now` in milliseconds, never less than before. */
+/** The next state, and what to tell, in the order of the rules. `now` in milliseconds. */
 export const step =
   <Measure extends string>(rules: ReadonlyArray<Rule<Measure>>) =>
   (state: State, observation: Observation<Measure>, now: number): readonly [State, ReadonlyArray<Notice>] => {

@@ -142,6 +142,20 @@ describe("alerting", () => {
       })
     ))
 
+  it("waits no longer for a clock that was set back", () => {
+    const step = alerting.step([rule])
+    const hour = 3600 * second
+    const at = (state: alerting.State, errorRate: number, now: number) => step(state, { errorRate }, now)
+    const [raised] = at(alerting.initial, 9, hour)
+    const [quiet] = at(raised, 0, hour + 30 * second)
+    const [back] = at(quiet, 0, 0)
+    const [, told] = at(back, 0, 60 * second)
+    assert.deepStrictEqual(
+      told.map(({ _tag }) => _tag),
+      ["Resolved"]
+    )
+  })
+
   it("keeps the rules apart", () => {
     const step = alerting.step([rule, { ...rule, name: "other", raise: 50 }])
     const [state, first] = step(alerting.initial, { errorRate: 6 }, 0)
