@@ -63,6 +63,7 @@ export type { ConnectionFailed, NotAcceptable, NotReady, TooManySubscribers, Unh
 export type {
   BadRequest,
   PayloadTooLarge,
+  RehearsalTimeout,
   RehearsalUnderWay,
   RequestTimeout,
   TooManyRequests,
