@@ -213,7 +213,11 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
     Effect.gen(function* () {
       const { serving } = yield* api.world
       yield* Effect.gen(function* () {
-        const { headers, status, text } = yield* api.ask(`${yield* api.origin}/ops/resilience/dashboard`)
+        const origin = yield* api.origin
+        const { headers, status, text } = yield* api.ask(`${origin}/ops/resilience/dashboard`)
+        const moved = yield* Effect.promise(() => fetch(`${origin}/ops/resilience/dashboard/`))
+        assert.strictEqual(moved.url, `${origin}/ops/resilience/dashboard`)
+        assert.strictEqual(yield* Effect.promise(() => moved.text()), text)
         assert.strictEqual(status, 200)
         assert.strictEqual(headers.get("content-type"), "text/html; charset=utf-8")
         assert.match(headers.get("content-security-policy")!, /^default-src 'none'; .*script-src 'sha256-/)

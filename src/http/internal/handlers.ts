@@ -87,6 +87,13 @@ const page = HttpServerResponse.text(dashboard.html, {
   headers: { "content-security-policy": dashboard.contentSecurityPolicy }
 })
 
+/**
+ * With a slash at its end the page would look for the stream of events in the wrong place. Relative, for the prefix is not
+ * told to whoever is mounted.
+ */
+const moved = HttpServerResponse.empty({ status: 308, headers: { location: "../dashboard" } })
+const endsInSlash = /\/(\?|$)/
+
 /** Ends the connection of a request where that can be had. */
 const abort = ({ source }: HttpServerRequest.HttpServerRequest) => {
   const socket = Predicate.hasProperty(source, "socket") ? source.socket : undefined
@@ -165,7 +172,7 @@ export const resilience = (api: typeof endpoints.readable, needs: Needs, pages: 
         )
         .handle("connectionTest", () => test)
         .handleRaw("events", ({ request }) => streamOf(needs, request))
-        .handleRaw("dashboard", () => Effect.succeed(page))
+        .handleRaw("dashboard", ({ request }) => Effect.succeed(endsInSlash.test(request.url) ? moved : page))
         .handle("openapi", () => Effect.sync(pages.openapi))
     })
   )
