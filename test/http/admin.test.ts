@@ -26,6 +26,18 @@ describe("admin", () => {
     })
   )
 
+  it.scopedLive("does not claim to have forced a circuit that is switched off", () =>
+    Effect.gen(function* () {
+      const { post } = yield* serve({}, { breaker: false })
+      for (const path of paths.slice(0, 3)) {
+        const refused = yield* post(path)
+        assert.strictEqual(refused.status, 409)
+        assert.strictEqual(refused.json()._tag, "NoBreaker")
+      }
+      assert.strictEqual((yield* post(paths[3])).json().state, "Closed")
+    })
+  )
+
   it.scopedLive("is used by a typed client, which gets typed refusals", () =>
     Effect.gen(function* () {
       const { api, url } = yield* serve({ perMinute: 4 })

@@ -33,16 +33,19 @@ export const group = HttpApiGroup.make("admin")
   .add(
     HttpApiEndpoint.post("open", "/resilience/breaker/open")
       .addSuccess(Model.BreakerSnapshot)
+      .addError(refusals.NoBreaker)
       .annotateContext(told("Force the circuit open", "Every call is refused, until it is reset."))
   )
   .add(
     HttpApiEndpoint.post("close", "/resilience/breaker/close")
       .addSuccess(Model.BreakerSnapshot)
+      .addError(refusals.NoBreaker)
       .annotateContext(told("Force the circuit closed", "Every call is admitted, whatever happens, until it is reset."))
   )
   .add(
     HttpApiEndpoint.post("reset", "/resilience/breaker/reset")
       .addSuccess(Model.BreakerSnapshot)
+      .addError(refusals.NoBreaker)
       .annotateContext(told("Reset the circuit", "Closes it, and forgets everything, also what was forced."))
   )
   .add(
@@ -86,7 +89,14 @@ const handlersOf = Effect.gen(function* () {
   const { breaker, retry } = ResilientPg.optionsOf(yield* PgClient.PgClient)
   const oneRehearsal = yield* Effect.makeSemaphore(1)
   const forced = (change: Effect.Effect<void>) =>
-    Effect.zipRight(limits.readJson(nothing), Effect.zipRight(change, live.snapshot))
+    Effect.zipRight(
+      limits.readJson(nothing),
+      breaker === false
+        ? refusals.refuse(
+            new refusals.NoBreaker({ message: "There is no circuit breaker to force: it is switched off" })
+          )
+        : Effect.zipRight(change, live.snapshot)
+    )
   const rehearsed = <A, I, B>(schema: Schema.Schema<A, I>, rehearse: (asked: A) => Effect.Effect<B>) =>
     Effect.flatMap(limits.readJson(schema), (asked) =>
       Effect.flatMap(

@@ -59,6 +59,12 @@ export class RehearsalTimeout extends Schema.TaggedError<RehearsalTimeout>()(
   HttpApiSchema.annotations({ status: 504, description: "The policy itself, such as a schedule, gave no answer" })
 ) {}
 
+export class NoBreaker extends Schema.TaggedError<NoBreaker>()(
+  "NoBreaker",
+  why,
+  HttpApiSchema.annotations({ status: 409, description: "There is no circuit breaker: it is switched off" })
+) {}
+
 export type Refusal =
   | Unauthorized
   | TooManyRequests
@@ -68,6 +74,7 @@ export type Refusal =
   | UnsupportedMediaType
   | RehearsalUnderWay
   | RehearsalTimeout
+  | NoBreaker
 
 /** Fails with it, and sees to the headers that belong to its status. */
 export const refuse = <E extends Refusal>(
