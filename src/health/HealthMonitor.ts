@@ -247,7 +247,7 @@ const made = (given: Options): Effect.Effect<HealthMonitor["Type"], PgError.PgEr
       options.probe === "pool"
         ? pool
         : options.probe === "dedicated"
-          ? yield* HealthProbe.dedicated(clients)
+          ? yield* HealthProbe.dedicated(clients, options.timeout * poolShare)
           : { ...options.probe, ask: options.probe.ask ?? pool.ask }
     return yield* make({ ...given, probe, poolName: options.poolName ?? clients.poolName })
   })

@@ -12,7 +12,9 @@ import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import type * as Scope from "effect/Scope"
+import { defaults } from "../config/ResilienceConfig.js"
 import type * as PgError from "../error/PgError.js"
+import * as operation from "../policy/internal/operation.js"
 import * as Operation from "../policy/Operation.js"
 import * as ResilientPg from "../ResilientPg.js"
 import { probeEnd } from "../telemetry/names.js"
@@ -66,10 +68,14 @@ export const fromPool = (
 
 /**
  * On one connection beside the pool, opened by the first check, with the workload's own options (see `ResilientPg.optionsOf`)
- * but no policies: what is wrong is told at once, by its answers and by no line in the log. Its figures are those of a pool
+ * but no policies: what is wrong is told at once, by its answers and by no line in the log. Connecting fails after `within`
+ * at the latest: a little less than the monitor's limit, which knows no reason. Its figures are those of a pool
  * named `poolName(…)`, and left out of the classic metrics. Closed with the scope.
  */
-export const dedicated = (options: ResilientPg.Options): Effect.Effect<HealthProbe, PgError.PgError, Scope.Scope> =>
+export const dedicated = (
+  options: ResilientPg.Options,
+  within: Duration.DurationInput | "infinity" = "infinity"
+): Effect.Effect<HealthProbe, PgError.PgError, Scope.Scope> =>
   Effect.map(
     Effect.provide(
       ResilientPg.make({
@@ -78,6 +84,12 @@ export const dedicated = (options: ResilientPg.Options): Effect.Effect<HealthPro
         maxConnections: 1,
         maxWaiting: 10,
         idleTimeout: "infinity",
+        // The one connection is never in use by others: who waits for it waits for the server.
+        acquireTimeout: "infinity",
+        connectTimeout: Math.max(
+          1,
+          Math.min(operation.toMillis(options.connectTimeout ?? defaults.connectTimeout), operation.toMillis(within))
+        ),
         closeGrace: 0,
         poolName: poolName(options.poolName ?? "pool"),
         requireOnStart: false,

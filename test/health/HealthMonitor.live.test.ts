@@ -1,11 +1,14 @@
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Redacted } from "effect"
+import { FaultProxy } from "effect-pg-resilience/testing"
 import * as HealthMonitor from "../../src/health/HealthMonitor.js"
 import * as ResilientPg from "../../src/ResilientPg.js"
+import { ERROR_TYPE } from "../../src/telemetry/names.js"
 import * as Prometheus from "../../src/telemetry/Prometheus.js"
 import * as promText from "../support/promText.js"
 import * as TestPg from "../support/TestPg.js"
+import { counted } from "../telemetry/counted.js"
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("HealthMonitor on PostgreSQL", (it) => {
   it.scoped("asks beside a pool that is exhausted, and says how long its workload waits", () =>
@@ -164,6 +167,28 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Healt
           )
         )
       )
+    })
+  )
+
+  it.scoped("says that nobody answered where a connection is let in and left without an answer", () =>
+    Effect.gen(function* () {
+      const { config, url } = yield* TestPg.database
+      const proxy = yield* FaultProxy.make({ upstream: config })
+      yield* proxy.blackHole({ new: true })
+      const report = yield* HealthMonitor.HealthMonitor.pipe(
+        Effect.flatMap((health) => health.check),
+        Effect.provide(
+          Layer.provide(
+            HealthMonitor.layer({ interval: "infinity", timeout: "3 seconds" }),
+            ResilientPg.layer({ url: proxy.url(url), poolName: "black hole", acquireTimeout: "200 millis" })
+          )
+        )
+      )
+      // Not that the pool has too few connections.
+      assert.deepInclude(report.probe, { ok: false, tag: "ConnectionError" })
+      assert.deepInclude(yield* counted("black hole/health", "pgresilience.operation.unserved", ERROR_TYPE), {
+        ConnectionError: 1
+      })
     })
   )
 
