@@ -253,14 +253,25 @@ export const layerSink = <E, R>(
     })
   )
 
-/** One line for people. */
-export const describe = (notice: Notice): string => {
-  const { raisedAt, severity, threshold, title, value } = notice.alert
-  const figure = (n: number) => String(Math.round(n * 1000) / 1000)
-  return notice._tag === "Raised"
-    ? `[${severity}] ${title} (${figure(value)}, threshold ${figure(threshold)})`
-    : `[resolved] ${title} (after ${Duration.format(Duration.seconds(Math.round((notice.at - raisedAt) / 1000)))})`
+/** What a standard rule goes by; of a rule of one's own only its numbers are known. */
+const unitOf = (name: string): internal.Unit => {
+  const standard = rules.find((rule) => rule.name === name)
+  return standard === undefined ? "count" : units[standard.measure]
 }
+
+/** Its title, and in its unit what the rule saw and what it goes by, where that is more than the title says. */
+export const headline = ({ rule, threshold, title, value }: Alert): string => {
+  const unit = unitOf(rule)
+  return unit === "flag"
+    ? title
+    : `${title} (${internal.shown(value, unit)}, threshold ${internal.shown(threshold, unit)})`
+}
+
+/** One line for people. */
+export const describe = ({ _tag, alert, at }: Notice): string =>
+  _tag === "Raised"
+    ? `[${alert.severity}] ${headline(alert)}`
+    : `[resolved] ${alert.title} (after ${Duration.format(Duration.seconds(Math.round((at - alert.raisedAt) / 1000)))})`
 
 /** To the log: what is critical as an error, other alerts as warnings, the rest as information. */
 export const layerLog: Layer.Layer<never, never, Alerts> = layerSink("log", (notice) => {

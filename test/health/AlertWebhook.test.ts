@@ -60,7 +60,7 @@ describe("Webhook", { timeout: 60_000 }, () => {
           id: "error-rate-1000",
           rule: "error-rate",
           severity: "critical",
-          message: "[critical] Queries <fail> & hang (0.123, threshold 0.05)",
+          message: "[critical] Queries <fail> & hang (12.3 %, threshold 5 %)",
           value: 0.1234567,
           threshold: 0.05,
           raisedAt: "1970-01-01T00:00:01.000Z"
@@ -79,7 +79,7 @@ describe("Webhook", { timeout: 60_000 }, () => {
       const { notices } = yield* feed({ url, format: "slack" })
       yield* Queue.offer(notices, raised)
       const { body } = yield* Queue.take(received)
-      assert.strictEqual(body.text, "[critical] Queries &lt;fail&gt; &amp; hang (0.123, threshold 0.05)")
+      assert.strictEqual(body.text, "[critical] Queries &lt;fail&gt; &amp; hang (12.3 %, threshold 5 %)")
       assert.deepInclude(body.attachments[0], { color: "#a30200", ts: 1 })
     })
   )

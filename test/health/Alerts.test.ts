@@ -188,6 +188,23 @@ describe("Alerts", () => {
     })
   )
 
+  it("say what they saw in the unit of what they look at, and only their title where that is all", () => {
+    const alert = (rule: string, value: number, threshold: number): Alerts.Alert => ({
+      ...{ id: `${rule}-0`, rule, severity: "warning", title: "Trouble", raisedAt: 0 },
+      ...{ value, threshold }
+    })
+    for (const [rule, value, threshold, headline] of [
+      ["slow-ping", 761.834, 500, "Trouble (762 ms, threshold 500 ms)"],
+      ["breaker-open", 61_234, 60_000, "Trouble (1m 1s, threshold 1m)"],
+      ["pool-utilization", 0.85, 0.8, "Trouble (85 %, threshold 80 %)"],
+      ["health-score", 60, 70, "Trouble (60, threshold 70)"],
+      ["breaker-change", 2, 0, "Trouble"],
+      ["of-my-own", 0.123456, 7, "Trouble (0.123, threshold 7)"],
+      ["pool-exhaustion", Number.POSITIVE_INFINITY, 300_000, "Trouble (for ever, threshold 5m)"]
+    ] as const)
+      assert.strictEqual(Alerts.headline(alert(rule, value, threshold)), headline)
+  })
+
   it.scoped("refuse rules that could not work", () =>
     Effect.gen(function* () {
       const [first] = Alerts.rules

@@ -100,7 +100,14 @@ describe("the report for people", () => {
       yield* monitor.check
       const history = yield* monitor.history
       const alert: Alerts.Alert = {
-        ...{ id: "a-1", rule: "a", severity: "critical", title: "Queries fail", value: 0.5, threshold: 0.05 },
+        ...{
+          id: "error-rate-1",
+          rule: "error-rate",
+          severity: "critical",
+          title: "Queries fail",
+          value: 0.5,
+          threshold: 0.05
+        },
         raisedAt: 1_000
       }
       const event = { _tag: "ProbeRecovered", at: 2_000, downMs: 61_000 } as const
@@ -112,7 +119,7 @@ describe("the report for people", () => {
         ...history[1]!.deductions.map(({ points, why }) => `${points}  ${why}`),
         "1  ConnectionError",
         "1  place order [31m, average 3000 ms",
-        "critical: Queries fail (0.5, threshold 0.05), since 1970-01-01T00:00:01.000Z",
+        "critical: Queries fail (50 %, threshold 5 %), since 1970-01-01T00:00:01.000Z",
         "1970-01-01T00:00:02.000Z  health check succeeds again, after 1m 1s",
         "2 checks since"
       ])

@@ -29,14 +29,19 @@ export const withThresholds = <M extends string>(
     return moved(rule, rule === first ? threshold : threshold * scale, units[rule.measure])
   })
 
-const shown = (value: number, unit: Unit): string => {
+/** For people: rounded, and with its unit where it has one. */
+export const shown = (value: number, unit: Unit): string => {
   switch (unit) {
     case "ms":
-      return value >= 10_000 ? Duration.format(Duration.millis(value)) : `${value} ms`
+      return value < 10_000
+        ? `${Math.round(value)} ms`
+        : Number.isFinite(value)
+          ? Duration.format(Duration.seconds(Math.round(value / 1000)))
+          : "for ever"
     case "share":
       return `${Math.round(value * 1000) / 10} %`
     default:
-      return String(value)
+      return String(Math.round(value * 1000) / 1000)
   }
 }
 

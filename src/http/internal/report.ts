@@ -1,6 +1,6 @@
 /** A summary of how a database is doing, as data and as text for people. Pure. */
 import * as Duration from "effect/Duration"
-import type * as Alerts from "../../health/Alerts.js"
+import * as Alerts from "../../health/Alerts.js"
 import type * as HealthMonitor from "../../health/HealthMonitor.js"
 import type { Summary } from "./answers.js"
 
@@ -32,7 +32,6 @@ export const summarize = (of: {
 const moment = (at: number) => new Date(at).toISOString()
 const millis = (n: number) => `${n >= 10 ? Math.round(n) : Math.round(n * 10) / 10} ms`
 const percent = (share: number) => `${Math.round(share * 1000) / 10} %`
-const number = (n: number | null) => (n === null || !Number.isFinite(n) ? "none" : String(Math.round(n * 1000) / 1000))
 const count = (n: number, thing: string) => `${n} ${thing}${n === 1 ? "" : "s"}`
 
 /** Names that the program gives may hold anything; a line stays a line. */
@@ -104,10 +103,7 @@ export const text = ({ alerts, at, checks, events, name, report }: Summary): str
     ...(report === undefined ? ["No health check has ended yet."] : reportLines(report)),
     ...section(
       "Alerts",
-      alerts.map(
-        ({ raisedAt, severity, threshold, title, value }) =>
-          `${severity}: ${title} (${number(value)}, threshold ${number(threshold)}), since ${moment(raisedAt)}`
-      ),
+      alerts.map((alert) => `${alert.severity}: ${Alerts.headline(alert)}, since ${moment(alert.raisedAt)}`),
       "none"
     ),
     ...section(
