@@ -73,6 +73,7 @@ export interface Options {
 export interface Listener {
   readonly connected: (seconds: number) => void
   readonly evicted: (reason: EvictionReason, cause: unknown) => void
+  /** 0 for who had not to wait; `acquireTimeout` for who waited in vain. */
   readonly waited: (seconds: number) => void
   readonly used: (seconds: number) => void
   readonly timedOut: () => void
@@ -153,7 +154,10 @@ export const make = (options: Options, env: Environment): Pool => {
   const waiting = Waiting.make<Lease, PgError.PgError>({
     limit: options.acquireTimeout,
     alarm: env.alarm,
-    late: () => refuse(refusal.late(options.acquireTimeout, facts())),
+    late: () => {
+      listener.waited(options.acquireTimeout / 1000)
+      return refuse(refusal.late(options.acquireTimeout, facts()))
+    },
     waited: listener.waited
   })
 
@@ -211,7 +215,11 @@ export const make = (options: Options, env: Environment): Pool => {
     absence
   )
 
-  const unsafeTake = () => (waiting.size > 0 || closing ? undefined : entries.take())
+  const unsafeTake = () => {
+    const lease = waiting.size > 0 || closing ? undefined : entries.take()
+    if (lease !== undefined) listener.waited(0)
+    return lease
+  }
 
   const acquire: Pool["acquire"] = (restore, clock) =>
     Effect.suspend(() => {

@@ -68,7 +68,11 @@ export const metrics = {
   ),
   timeouts: counter("db.client.connection.timeouts", "{timeout}", "Waits for a connection that ended without one."),
   createTime: histogram("db.client.connection.create_time", seconds, "Time to open a connection, ready for use."),
-  waitTime: histogram("db.client.connection.wait_time", waitingSeconds, "Time to get a connection from the pool."),
+  waitTime: histogram(
+    "db.client.connection.wait_time",
+    waitingSeconds,
+    "Time to get a connection from the pool, or to wait in vain."
+  ),
   useTime: histogram("db.client.connection.use_time", seconds, "Time from getting a connection to giving it back."),
   /**
    * `db.system.name`, `db.namespace`, `server.address`, `server.port` unless 5432, `db.operation.name`, and

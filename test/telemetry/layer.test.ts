@@ -1,8 +1,9 @@
 /** That a layer moves its metrics: what each of them says is in Metrics.test.ts. */
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Fiber } from "effect"
+import { Context, Effect, Fiber, Metric } from "effect"
 import { CircuitBreaker } from "effect-pg-resilience"
 import { FaultProxy } from "effect-pg-resilience/testing"
+import * as figures from "../../src/telemetry/internal/figures.js"
 import { CONNECTION_STATE, ERROR_TYPE } from "../../src/telemetry/names.js"
 import { clientOf, executing, failure, hold, proxied } from "../client/support.js"
 import * as TestPg from "../support/TestPg.js"
@@ -38,6 +39,24 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("A lay
       for (const name of bounds) assert.deepStrictEqual(yield* counted(poolName, name), { "": 0 })
       assert.deepStrictEqual(yield* counted(poolName, "db.client.connection.count", ...state), { idle: 0, used: 0 })
       assert.deepInclude(yield* counted(poolName, "pgresilience.connection.evicted", "reason"), { closing: 1 })
+    })
+  )
+
+  it.scoped("tell of every wait for a connection: of none, of one, and of one in vain", () =>
+    Effect.gen(function* () {
+      const poolName = "waited for"
+      const { sql } = yield* clientOf({ poolName, maxConnections: 1, acquireTimeout: "2 seconds" })
+      const waits = Effect.map(Metric.snapshot, (pairs) => figures.perPool(pairs).get(poolName)!.waits)
+      yield* sql`SELECT 1`
+      yield* Effect.repeatN(sql`SELECT 1`, 8)
+      const before = yield* waits
+      assert.strictEqual(before.count, 10)
+      const { release } = yield* hold(sql)
+      assert.strictEqual((yield* failure(sql`SELECT 1`))._tag, "PoolTimeoutError")
+      yield* release
+      const after = yield* waits
+      assert.strictEqual(after.count, 12)
+      assert.isAtLeast(after.sum - before.sum, 2)
     })
   )
 
