@@ -1,3 +1,4 @@
+/** Who is posted to by a webhook. */
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { Effect, Queue } from "effect"

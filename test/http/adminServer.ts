@@ -1,12 +1,11 @@
-import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
+/** What may be changed over HTTP, alone on a server of its own. */
 import * as Net from "node:net"
-import { HttpApi, HttpApiBuilder, HttpServer } from "@effect/platform"
-import { NodeHttpServer } from "@effect/platform-node"
+import { HttpApi, HttpApiBuilder } from "@effect/platform"
 import { Context, Effect, Layer, Redacted } from "effect"
 import * as admin from "../../src/http/internal/admin.js"
 import * as CircuitBreaker from "../../src/policy/CircuitBreaker.js"
 import * as ResilientPg from "../../src/ResilientPg.js"
+import { ask, origin, server } from "./api.js"
 
 export const token = "correct-horse-battery-staple"
 
@@ -27,7 +26,7 @@ const emptyPlace = Effect.acquireRelease(
       socket.destroy()
     })
     server.listen(0, "127.0.0.1", () =>
-      resume(Effect.succeed({ port: (server.address() as AddressInfo).port, visits: () => visits, server }))
+      resume(Effect.succeed({ port: (server.address() as Net.AddressInfo).port, visits: () => visits, server }))
     )
   }),
   ({ server }) => Effect.async<void>((resume) => void server.close(() => resume(Effect.void)))
@@ -53,18 +52,15 @@ export const serve = (
         Layer.provide(HttpApiBuilder.api(api)),
         Layer.provide(admin.layer(api, { token: Redacted.make(token), ...options })),
         Layer.provideMerge(database),
-        Layer.provideMerge(NodeHttpServer.layer(createServer, { port: 0, host: "127.0.0.1" }))
+        Layer.provideMerge(server)
       )
     )
-    const { address } = Context.get(context, HttpServer.HttpServer)
-    if (address._tag !== "TcpAddress") return yield* Effect.dieMessage("no port")
-    const url = `http://127.0.0.1:${address.port}`
+    const url = yield* Effect.provide(origin, context)
     const request = (path: string, init: RequestInit = {}) =>
-      Effect.promise(async (signal) => {
-        const response = await fetch(url + path, { method: "POST", signal, ...init })
-        const text = await response.text()
-        return { status: response.status, headers: response.headers, text, json: (): any => JSON.parse(text) }
-      })
+      Effect.map(ask(url + path, { method: "POST", ...init }), (answer) => ({
+        ...answer,
+        json: (): any => JSON.parse(answer.text)
+      }))
     /** With the token, and a body as JSON. */
     const post = (path: string, body?: unknown) =>
       request(path, {
@@ -75,5 +71,5 @@ export const serve = (
         ...(body === undefined ? {} : { body: JSON.stringify(body) })
       })
     const breaker = Context.get(context, CircuitBreaker.CircuitBreaker)
-    return { api, url, port: address.port, request, post, breaker, visits: place.visits }
+    return { api, url, port: Number(new URL(url).port), request, post, breaker, visits: place.visits }
   })
