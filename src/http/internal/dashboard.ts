@@ -86,7 +86,7 @@ export const html: string = `<!doctype html>
 </section>
 <section class="panel" aria-labelledby="slow-title"><h2 id="slow-title">Slow operations</h2>
 <div class="scroll-x"><table><caption class="unseen">Operations with attempts of over a second, by the last health check</caption>
-<thead><tr><th scope="col">Operation</th><th scope="col" class="figure">Over 1 s</th><th scope="col" class="figure">Average</th></tr></thead><tbody id="slow-rows"></tbody></table></div>
+<thead><tr><th scope="col">Operation</th><th scope="col" class="figure">Over 1 s</th><th scope="col" class="figure">Average of all</th></tr></thead><tbody id="slow-rows"></tbody></table></div>
 </section>
 <section class="panel" aria-labelledby="events-title"><h2 id="events-title">Recent events</h2>
 <section class="scroll" aria-label="Recent events, the latest first" tabindex="0"><ol id="events-list" class="events"></ol></section>
