@@ -62,6 +62,7 @@ import type * as Model from "./Model.js"
 export type { ConnectionFailed, NotAcceptable, NotReady, TooManySubscribers, Unhealthy } from "./internal/answers.js"
 export type {
   BadRequest,
+  NoBreaker,
   PayloadTooLarge,
   RehearsalTimeout,
   RehearsalUnderWay,
