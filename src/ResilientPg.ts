@@ -43,6 +43,7 @@ import { noVerdicts } from "./client/internal/leasing.js"
 import { makeReserve } from "./client/internal/reserve.js"
 import { query } from "./client/internal/session.js"
 import type { Stages } from "./client/internal/stages.js"
+import * as statements from "./client/internal/statements.js"
 import { makeStreamed } from "./client/internal/streamed.js"
 import * as Sweep from "./client/internal/sweep.js"
 import * as transaction from "./client/internal/transaction.js"
@@ -253,7 +254,10 @@ export const make = (
           const lease = { session, released: false, span: undefined, release: () => {} }
           return onConnect(new Held(stages, lease, noVerdicts, { readOnly: false, span: undefined }))
         }),
-      record.settingsRefused
+      record.settingsRefused,
+      config.preparedStatements === false
+        ? undefined
+        : statements.policy({ ...config.preparedStatements, pooler: record.poolerFound })
     )
     const cancels = yield* Effect.makeSemaphore(cancel.atOnce)
     const oneAside = yield* Effect.makeSemaphore(1)

@@ -17,13 +17,11 @@ import { classify } from "../error/classify.js"
 import * as PgError from "../error/PgError.js"
 import * as operation from "../policy/internal/operation.js"
 import * as ReadOnly from "../policy/ReadOnly.js"
-import { send, type Work } from "./internal/attempt.js"
-import { type Attempt, guard } from "./internal/guard.js"
-import { hooks, leased } from "./internal/leasing.js"
-import { Request, serialize } from "./internal/request.js"
+import type { Work } from "./internal/attempt.js"
+import { direct } from "./internal/direct.js"
+import { Request, serialize, type Value } from "./internal/request.js"
 import type { Reply } from "./internal/session.js"
 import type { Caller, Stages } from "./internal/stages.js"
-import type { Lease } from "./Pool.js"
 
 /** The span of the statement that a fiber executes: `@effect/sql` keeps it to itself and its transformers. */
 export const statementSpan = globalValue("effect-pg-resilience/Connection/statementSpan", () =>
@@ -37,39 +35,36 @@ export const callerOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>, span?: Tra
   span: span ?? fiber.getFiberRef(statementSpan)
 })
 
+/** Several commands in one text have several results. */
+const rowsOf = ({ result }: Reply): ReadonlyArray<any> =>
+  Array.isArray(result) ? result.map(({ rows }: QueryArrayResult) => rows) : (result as QueryArrayResult).rows
+
 export type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
 /** `SqlConnection` in terms of one function that executes and one that streams. */
 export abstract class Base implements Connection {
-  protected abstract reply(
+  /** `view`: what of the reply is asked for. */
+  protected abstract reply<A>(
     sql: string,
     params: ReadonlyArray<unknown>,
-    rowMode: "array" | undefined
-  ): Effect.Effect<Reply, SqlError>
+    rowMode: "array" | undefined,
+    view: (reply: Reply) => A
+  ): Effect.Effect<A, SqlError>
   abstract executeStream(
     sql: string,
     params: ReadonlyArray<unknown>,
     transformRows: TransformRows
   ): Stream.Stream<any, SqlError>
 
-  private rows(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
-    return Effect.map(
-      this.reply(sql, params, rowMode),
-      ({ result }): ReadonlyArray<any> =>
-        // Several commands in one text have several results.
-        Array.isArray(result) ? result.map(({ rows }: QueryArrayResult) => rows) : (result as QueryArrayResult).rows
-    )
-  }
-
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    const rows = this.rows(sql, params, undefined)
-    return transformRows === undefined ? rows : Effect.map(rows, transformRows as (rows: any) => any)
+    const view = transformRows === undefined ? rowsOf : (reply: Reply) => transformRows(rowsOf(reply))
+    return this.reply(sql, params, undefined, view)
   }
   executeRaw(sql: string, params: ReadonlyArray<unknown>): Effect.Effect<unknown, SqlError> {
-    return Effect.map(this.reply(sql, params, undefined), ({ result }) => result)
+    return this.reply(sql, params, undefined, ({ result }) => result)
   }
   executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return this.rows(sql, params, "array")
+    return this.reply(sql, params, "array", rowsOf)
   }
   executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     return this.execute(sql, params, transformRows)
@@ -82,7 +77,7 @@ export abstract class Base implements Connection {
 }
 
 /** Parameters as the wire wants them, once for all attempts. A value that can not be sent is the caller's typed error. */
-export const serialized = (params: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<unknown>, PgError.PgError> =>
+export const serialized = (params: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<Value>, PgError.PgError> =>
   Effect.try({
     try: () => serialize(params),
     catch: (cause) => classify(cause, { phase: "Execute", outcome: "NotApplied" })
@@ -103,6 +98,17 @@ export const workOf = (stages: Stages, sql: string, inside: operation.State | un
   return work
 }
 
+/** Commands that are planned, and so gain by being parsed once. */
+const preparables = new Set<string>([
+  "select",
+  "values",
+  "insert",
+  "update",
+  "delete",
+  "merge"
+] satisfies Array<ReadOnly.Command>)
+export const isPreparable = (command: string): boolean => preparables.has(command)
+
 /** Commands whose rows come as they are asked for. */
 export const queries = new Set<ReadOnly.Command>(["select", "values", "table", "show"])
 
@@ -112,24 +118,28 @@ export class Pooled extends Base {
     super()
   }
 
-  protected reply(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
+  protected reply<A>(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    rowMode: "array" | undefined,
+    view: (reply: Reply) => A
+  ) {
     const { stages } = this
-    return Effect.withFiberRuntime<Reply, SqlError>((fiber) => {
+    return Effect.withFiberRuntime<A, SqlError>((fiber) => {
       const caller = callerOf(fiber)
       const work = workOf(stages, sql, caller.operation, true)
+      const preparable = isPreparable(work.command)
       const repeatable = work.readOnly || caller.operation?.idempotent === true
       const exactlyOnce = caller.operation?.exactlyOnce ?? false
       if (exactlyOnce !== false && !repeatable && !work.opaque && !work.transactionControl) {
-        return stages.transacted((held) => held.execution(sql, params, rowMode), { exactlyOnce })
+        return stages.transacted((held) => held.execution(sql, params, rowMode, view), { exactlyOnce })
       }
-      return Effect.flatMap(serialized(params), (values) =>
-        guard(
-          stages,
-          caller,
-          statement(stages, caller, () => new Request(sql, values, rowMode), work),
-          repeatable
-        )
-      ).pipe(Effect.mapError(PgError.toSqlError))
+      return Effect.mapError(
+        Effect.flatMap(serialized(params), (values) =>
+          direct(stages, caller, () => new Request(sql, values, rowMode, preparable), work, repeatable, view)
+        ),
+        PgError.toSqlError
+      )
     })
   }
 
@@ -147,17 +157,3 @@ export class Pooled extends Base {
       : this.executed(sql, params, transformRows)
   }
 }
-
-/** One attempt: a connection now or in turn, the statement on it, and the connection back. */
-const statement =
-  (stages: Stages, caller: Caller, request: () => Request, work: Work): Attempt<Reply> =>
-  (permit) => {
-    const on = (lease: Lease, resume: (effect: Effect.Effect<Reply, PgError.PgError>) => void) =>
-      send(stages, caller, lease.session, request(), work, hooks(stages, permit, lease.release), resume)
-    return Effect.async<Reply, PgError.PgError>((resume) => {
-      const lease = stages.pool.unsafeTake()
-      if (lease !== undefined) return on(lease, resume)
-      resume(leased(stages, caller, permit, (lease) => Effect.async((resume) => on(lease, resume))))
-      return Effect.void
-    })
-  }

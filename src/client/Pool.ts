@@ -97,6 +97,11 @@ export interface Pool {
   /** A connection at once, or undefined if one must be waited for. */
   readonly unsafeTake: () => Lease | undefined
   /**
+   * `acquire` for those who must not be kept waiting by a fiber: told at once, or in turn. Gives what leaves the queue, for
+   * one who gives up before being told.
+   */
+  readonly unsafeAcquire: (turn: Waiting.Turn<Lease, PgError.PgError>, clock: Clock.Clock) => () => void
+  /**
    * A connection, waited for in order. To be run in an uninterruptible region whose end releases it, with what restores
    * the interruptibility of the caller for the wait, and the clock that `acquireTimeout` goes by. Fails with
    * `PoolTimeoutError`, `PoolClosedError`, or with what connecting failed with.
@@ -143,13 +148,12 @@ export const make = (options: Options, env: Environment): Pool => {
 
   const facts = () => ({ ...snapshot(), cause: absence.away?.cause })
 
-  const refuse = (error: PgError.PoolTimeoutError) =>
-    Effect.suspend(() => {
-      listener.timedOut()
-      return Effect.fail(error)
-    })
+  const refuse = (error: PgError.PoolTimeoutError) => {
+    listener.timedOut()
+    return error
+  }
 
-  const shut = Effect.suspend(() => Effect.fail(refusal.shut(absence.away?.cause)))
+  const shut = () => refusal.shut(absence.away?.cause)
 
   const waiting = Waiting.make<Lease, PgError.PgError>({
     limit: options.acquireTimeout,
@@ -166,7 +170,7 @@ export const make = (options: Options, env: Environment): Pool => {
   const failed = (error: PgError.PgError) => {
     absence.failed(error)
     // While a connection that answers is in use, its release serves the queue; else nobody will before the next try.
-    if (!entries.answering()) waiting.endAll(Effect.fail(error))
+    if (!entries.answering()) waiting.failAll(error)
   }
 
   /** Serve the queue from what is idle, and see to it that enough is being opened or checked for the rest. */
@@ -182,7 +186,7 @@ export const make = (options: Options, env: Environment): Pool => {
 
   const finishClosing = () => {
     if (!closing) return
-    if (entries.figures().total === 0 || closed) waiting.endAll(shut)
+    if (entries.figures().total === 0 || closed) waiting.failAll(shut())
     if (waiting.size === 0) entries.evictIdle("closing")
     const left = entries.figures()
     if (left.total === 0 && left.closing === 0) quiet?.()
@@ -221,19 +225,37 @@ export const make = (options: Options, env: Environment): Pool => {
     return lease
   }
 
+  /** Why nobody can join the queue, if so. */
+  const refused = (): PgError.PgError | undefined => {
+    if (closing) return shut()
+    // Those for whom there is a place in the pool wait for its server, not for somebody else.
+    const { checking, idle, total } = entries.figures()
+    const places = Math.max(0, max - (total - idle - checking))
+    return waiting.size >= options.maxWaiting + places ? refuse(refusal.queueFull(facts())) : undefined
+  }
+
+  const joined = () => {
+    listener.changed()
+    pump()
+  }
+
+  const unsafeAcquire: Pool["unsafeAcquire"] = (turn, clock) => {
+    const lease = unsafeTake()
+    if (lease !== undefined) turn.served(lease)
+    else {
+      const error = refused()
+      if (error === undefined) return waiting.unsafeWait(turn, clock, joined)
+      turn.failed(error)
+    }
+    return () => {}
+  }
+
   const acquire: Pool["acquire"] = (restore, clock) =>
     Effect.suspend(() => {
-      if (closing) return shut
       const lease = unsafeTake()
       if (lease !== undefined) return Effect.succeed(lease)
-      // Those for whom there is a place in the pool wait for its server, not for somebody else.
-      const { checking, idle, total } = entries.figures()
-      const places = Math.max(0, max - (total - idle - checking))
-      if (waiting.size >= options.maxWaiting + places) return refuse(refusal.queueFull(facts()))
-      return waiting.wait(restore, clock, () => {
-        listener.changed()
-        pump()
-      })
+      const error = refused()
+      return error === undefined ? waiting.wait(restore, clock, joined) : Effect.fail(error)
     })
 
   const snapshot = (): Snapshot => {
@@ -263,6 +285,7 @@ export const make = (options: Options, env: Environment): Pool => {
 
   return {
     unsafeTake,
+    unsafeAcquire,
     acquire,
     snapshot,
     tend: () => {

@@ -113,6 +113,16 @@ export interface Options extends Omit<PgClientConfig, "password" | "idleTimeout"
   /** Whether statements that the lexer takes for reads are repeated after an unknown outcome. Default `true`. */
   readonly autoRetryReads?: boolean | undefined
   /**
+   * Statements that a connection parses once: single SELECTs, VALUES, INSERTs, UPDATEs, DELETEs and MERGEs that come for the
+   * `after`th time on it (1 or more, default 2), at most `size` of them (1 to 10,000, default 256), those used last. What a
+   * change of tables makes of them is repaired, outside transactions unseen. Behind a pooler that knows nothing of them
+   * (PgBouncer before 1.21 in transaction mode) they end by themselves at the first sign of it; `false`: there are none.
+   */
+  readonly preparedStatements?:
+    | false
+    | { readonly size?: number | undefined; readonly after?: number | undefined }
+    | undefined
+  /**
    * Deadlines of `Operation.named` and `Transaction.run`, by kind, where they give none of their own: 5 seconds for a
    * `query`, 30 seconds for a `complex` one, `batchBase` (5 seconds) and `batchPerRow` (10 ms) for a batch, 30 seconds
    * for a `transaction`. `false`: no deadline but what an operation asks for.

@@ -147,18 +147,23 @@ export class CircuitBreaker extends Context.Tag("effect-pg-resilience/CircuitBre
     /** Closes it and forgets everything, also what was forced. */
     readonly reset: Effect.Effect<void>
     /**
-     * `protect` by hand, for those who settle every permit once, whatever happens. All times are `unsafeNow`'s.
-     * `operation` is the name that a refusal carries.
+     * `protect` by hand, for those who settle every permit once, whatever happens. `operation` is the name that a refusal
+     * carries.
      */
-    readonly unsafeAdmit: (now: number, operation?: string | undefined) => Permit | PgError.CircuitOpenError
-    readonly unsafeSettle: (permit: Permit, verdict: Verdict, now: number, durationMs: number) => void
+    readonly unsafeAdmit: (now: Now, operation?: string | undefined) => Permit | PgError.CircuitOpenError
+    readonly unsafeSettle: (permit: Permit, verdict: Verdict, now: Now, durationMs: number) => void
     /** A failure found out after `permit` was settled as neutral: a connection that stayed silent after a cancel. */
-    readonly unsafeReport: (permit: Permit, error: PgError.PgError, now: number) => void
+    readonly unsafeReport: (permit: Permit, error: PgError.PgError, now: Now) => void
   }
 >() {}
 
+/** The time by `unsafeNow`, or the clock to ask for it: a circuit that is closed seldom needs to know. */
+export type Now = number | Clock.Clock
+
 /** Milliseconds since the epoch by a clock that nobody sets back, so that no outage lasts longer for it. */
 export const unsafeNow: (clock: Clock.Clock) => number = admission.unsafeNow
+
+const told = (now: Now): number => (Predicate.isNumber(now) ? now : unsafeNow(now))
 
 /** The verdict on a failed attempt. `answered`: whether any byte of a reply to it had arrived. */
 export const verdictOf = (error: PgError.PgError, { answered }: { readonly answered: boolean }): Verdict =>
@@ -224,7 +229,7 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
   const config = options.configOf(decoded)
   const changes = yield* PubSub.unbounded<Change>()
   const random = new PCGRandom(yield* Random.nextInt)
-  const { admit, awaitTurn, cell, send, settle, waiters } = admission.make({
+  const { admit, awaitTurn, cell, idle, send, settle, waiters } = admission.make({
     config,
     now: unsafeNow(yield* Effect.clock),
     jitter: () => random.number(),
@@ -235,10 +240,10 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
       decoded.onChange?.(change)
     }
   })
-  const unsafeAdmit = (now: number, operation?: string) => {
+  const unsafeAdmit = (now: Now, operation?: string) => {
     const machine = cell.current
     if (internal.passes(machine)) return machine.generation
-    const admitted = admit(now)
+    const admitted = admit(told(now))
     return admitted._tag === "Admitted" ? admitted.permit : refusal(cell.current, admitted.retryAfterMs, operation)
   }
   /** Uninterruptible from the permit to its settling, but for the effect itself. */
@@ -280,11 +285,13 @@ export const make = Effect.fnUntraced(function* (given: Options = {}) {
     forceClosed: tell(internal.Event.ForceClosed()),
     reset: tell(internal.Event.Reset()),
     unsafeAdmit,
-    unsafeSettle: settle,
+    unsafeSettle: (permit, verdict, now, durationMs) => {
+      if (!idle(permit, verdict)) settle(permit, verdict, told(now), durationMs)
+    },
     unsafeReport: (permit, error, now) => {
       const judged = verdict.ofError(error, false)
       if (judged._tag !== "Failure") return
-      send(internal.Event.Report({ permit, tag: judged.tag, jitter: random.number() }), now)
+      send(internal.Event.Report({ permit, tag: judged.tag, jitter: random.number() }), told(now))
     }
   })
 })

@@ -90,16 +90,19 @@ export interface Hooks {
   readonly settled: (silent: boolean) => void
 }
 
-/** To be called in the registration of an `Effect.async`. Returns what its interruption runs. */
-export const send = (
+/** `error` is undefined exactly when the server completed it. */
+export type Done = (reply: Reply, error: PgError.PgError | undefined) => void
+
+/** Sends, and tells once how it ended. Gives what its caller does who goes away: nothing is told from then on. */
+export const dispatch = (
   stages: Stages,
   caller: Caller,
   session: Session,
   request: Request,
   work: Work,
   hooks: Hooks,
-  resume: (effect: Effect.Effect<Reply, PgError.PgError>) => void
-): Effect.Effect<void> => {
+  done: Done
+): (() => void) => {
   const since = performance.now()
   // What may be in the database once it is sent: not a read, and not inside a transaction that is still open.
   const counts = !work.readOnly && (work.isCommit || work.pooled || work.transactionControl || session.status === "I")
@@ -117,11 +120,11 @@ export const send = (
       if (counts && error?.outcome === "NotApplied") count(-1)
       hooks.answered(error, elapsedMs)
       stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error?._tag)
-      resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
+      done(reply, error)
     },
     !work.isCommit
   )
-  return Effect.sync(() => {
+  return () => {
     // Interrupted before it could go on with the answer that it had: nothing is abandoned, and what was done is done.
     if (answered) return
     slot.onSettled = hooks.settled
@@ -133,5 +136,21 @@ export const send = (
       stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
     if (counts && !inFlight) count(-1)
     hooks.abandoned(inFlight)
-  })
+  }
 }
+
+/** `dispatch`, to be called in the registration of an `Effect.async`. Returns what its interruption runs. */
+export const send = (
+  stages: Stages,
+  caller: Caller,
+  session: Session,
+  request: Request,
+  work: Work,
+  hooks: Hooks,
+  resume: (effect: Effect.Effect<Reply, PgError.PgError>) => void
+): Effect.Effect<void> =>
+  Effect.sync(
+    dispatch(stages, caller, session, request, work, hooks, (reply, error) =>
+      resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
+    )
+  )

@@ -14,6 +14,7 @@ import { classify, isFatal, isUnsupportedStartupParameter } from "../../error/cl
 import { copy } from "../../error/internal/build.js"
 import * as PgError from "../../error/PgError.js"
 import { open, query, type Session, terminated } from "./session.js"
+import type { Policy } from "./statements.js"
 
 const abandoned = terminated("its set-up failed, or was given up")
 
@@ -28,7 +29,8 @@ export const make = (
   config: Decoded,
   onConnect: ((session: Session) => Effect.Effect<void, SqlError>) | undefined,
   /** The server, or what is in front of it, takes no settings in the startup message: said once. */
-  onRefusedSettings: () => void
+  onRefusedSettings: () => void,
+  statements: Policy | undefined
 ): Connector => {
   const { connectTimeout, exposeServerDetail, keepAlive, parameters, serverTimeouts, target } = config
   const limits = Object.entries({
@@ -117,7 +119,7 @@ export const make = (
       step = "the server's answer"
       const opened = yield* Effect.uninterruptibleMask((restore) =>
         Effect.map(
-          Effect.suspend(() => restore(open(driver(secret)))),
+          Effect.suspend(() => restore(open(driver(secret), statements))),
           (opened) => {
             session = opened
             return opened

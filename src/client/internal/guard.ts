@@ -46,13 +46,13 @@ export class Permit {
 
   /** Found out later: counts although the permit was settled, if the state is still the same. */
   report(error: PgError.PgError): void {
-    this.breaker.unsafeReport(this.id, error, CircuitBreaker.unsafeNow(this.clock))
+    this.breaker.unsafeReport(this.id, error, this.clock)
   }
 
   private end(verdict: CircuitBreaker.Verdict, durationMs: number): void {
     if (this.settled) return
     this.settled = true
-    this.breaker.unsafeSettle(this.id, verdict, CircuitBreaker.unsafeNow(this.clock), durationMs)
+    this.breaker.unsafeSettle(this.id, verdict, this.clock, durationMs)
   }
 }
 
@@ -78,7 +78,7 @@ export const admitted = <A>(
         return Effect.void
       })
     }
-    const first = breaker.unsafeAdmit(CircuitBreaker.unsafeNow(caller.clock), caller.operation?.name)
+    const first = breaker.unsafeAdmit(caller.clock, caller.operation?.name)
     if (Predicate.isNumber(first)) return run(first)
     // The wait ends with the operation's deadline, from outside; without one, like any wait for a connection.
     const endless =
@@ -127,20 +127,30 @@ export const guard = <A>(
   tracked(
     stages,
     Effect.catchAll(admitted(stages, caller, attempt, caller.operation?.whenOpen === "wait"), (first) =>
-      repeat(stages, caller, admitted(stages, caller, attempt, true), first, {
-        view: (error) => error,
-        repeatable,
-        conclude: (error, attempts, unknown) =>
-          conclude(
-            stages,
-            caller,
-            unknown ? PgError.withContext(error, { outcome: "Unknown" }) : error,
-            repeatable,
-            attempts
-          )
-      })
+      recover(stages, caller, attempt, repeatable, first)
     )
   )
+
+/** What becomes of work whose first attempt has failed. */
+export const recover = <A>(
+  stages: Stages,
+  caller: Caller,
+  attempt: Attempt<A>,
+  repeatable: boolean,
+  first: PgError.PgError
+): Effect.Effect<A, PgError.PgError> =>
+  repeat(stages, caller, admitted(stages, caller, attempt, true), first, {
+    view: (error) => error,
+    repeatable,
+    conclude: (error, attempts, unknown) =>
+      conclude(
+        stages,
+        caller,
+        unknown ? PgError.withContext(error, { outcome: "Unknown" }) : error,
+        repeatable,
+        attempts
+      )
+  })
 
 /** How `repeat` sees the failures of an attempt. */
 export interface Failing<E> {

@@ -18,7 +18,7 @@ import type * as Tracer from "effect/Tracer"
 import type { QueryArrayResult } from "pg"
 import * as PgError from "../../error/PgError.js"
 import * as ReadOnly from "../../policy/ReadOnly.js"
-import { Base, callerOf, queries, serialized, type TransformRows, workOf } from "../Connection.js"
+import { Base, callerOf, isPreparable, queries, serialized, type TransformRows, workOf } from "../Connection.js"
 import type { Lease } from "../Pool.js"
 import { queryCanceled, send, type Work } from "./attempt.js"
 import { conclude, note } from "./guard.js"
@@ -64,13 +64,26 @@ export class Held extends Base {
     super()
   }
 
-  execution(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
-    return this.reply(sql, params, rowMode)
+  execution<A>(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    rowMode: "array" | undefined,
+    view: (reply: Reply) => A
+  ): Effect.Effect<A, SqlError> {
+    return this.reply(sql, params, rowMode, view)
   }
 
-  protected reply(sql: string, params: ReadonlyArray<unknown>, rowMode: "array" | undefined) {
+  protected reply<A>(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    rowMode: "array" | undefined,
+    view: (reply: Reply) => A
+  ) {
     return Effect.flatMap(Effect.mapError(serialized(params), PgError.toSqlError), (values) =>
-      this.run(sql, () => new Request(sql, values, rowMode))
+      Effect.map(
+        this.run(sql, () => new Request(sql, values, rowMode, isPreparable(ReadOnly.inspect(sql).command))),
+        view
+      )
     )
   }
 

@@ -1,45 +1,153 @@
-/** Statements as `pg` submits them: one, one whose rows are taken in portions, and the end of such a one. */
+/**
+ * Statements as `pg.Client` drives them: each submits itself and is told of every message of its answer. One, one whose rows
+ * are taken in portions, and the end of such a one.
+ */
 import * as Pg from "pg"
 import pgUtils from "pg/lib/utils.js"
 import { isFatal } from "../../error/classify.js"
 import type { Session } from "./session.js"
+import type { Prepared } from "./statements.js"
+import * as wire from "./wire.js"
 
-/** The parts of `pg.Query` that its type declarations leave out. */
-interface PgQuery {
-  _result: Pg.QueryArrayResult
-  _results: Pg.QueryArrayResult | Array<Pg.QueryArrayResult>
-  submit(connection: PgConnection): Error | null
-  prepare(connection: PgConnection): void
-  handleCommandComplete(message: unknown, connection: PgConnection): void
+/** The part of `pg.Connection` that statements write to. */
+export interface PgConnection {
+  readonly stream: { readonly writable: boolean; readonly write: (bytes: Buffer) => boolean }
+  query(text: string): void
+  sendCopyFail(message: string): void
 }
-interface PgConnection extends Omit<Pg.Connection, "close" | "execute"> {
-  execute(config: { readonly portal: string; readonly rows: number }): void
-  close(config: { readonly type: "P"; readonly name: string }): void
+
+/** What the server said of the rows to come, made ready for reading them. */
+export type Description = Pick<PgResult, "fields" | "_parsers" | "_prebuiltEmptyResultObject">
+
+/** The parts of `pg.Result` that its type declarations leave out. */
+interface PgResult extends Pg.QueryArrayResult {
+  fields: Array<Pg.FieldDef>
+  rows: Array<any>
+  _parsers: unknown
+  _prebuiltEmptyResultObject: unknown
+  /** The client's parsers of types, which it puts in here. */
+  _types: unknown
+  addFields(fields: ReadonlyArray<Pg.FieldDef>): void
+  addCommandComplete(message: unknown): void
+  parseRow(fields: ReadonlyArray<string | null>): unknown
 }
-const PgQuery = Pg.Query as unknown as new (config: {
-  readonly text: string
-  readonly values?: ReadonlyArray<unknown> | undefined
-  readonly rowMode?: "array" | undefined
-  readonly portal?: string
-}) => PgQuery
+const PgResult = Pg.Result as unknown as new (rowMode?: "array", types?: unknown) => PgResult
 
-/** Parameters as the wire wants them. Throws what a value's own serialisation throws. */
-export const serialize = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
-  values.map((value) => pgUtils.prepareValue(value))
+export type Value = string | Buffer | null
 
-/** A statement as `pg` submits it, its values serialised already. */
-export class Request extends PgQuery {
+/** The protocol counts parameters in 16 bits. */
+const maxValues = 65_535
+
+/** Parameters as the wire wants them. Throws what a value's own serialisation throws, and where there are too many. */
+export const serialize = (values: ReadonlyArray<unknown>): ReadonlyArray<Value> => {
+  if (values.length > maxValues) {
+    throw new Error(`a statement takes at most ${maxValues} parameters, and this one has ${values.length}: split it`)
+  }
+  return values.map((value) => pgUtils.prepareValue(value) as Value)
+}
+
+const noValues: ReadonlyArray<Value> = []
+const noNames: ReadonlyArray<string> = []
+
+/** A statement, its values serialised already. */
+export class Request {
   error: unknown = undefined
   fromServer = false
   suspended = false
   session: Session | undefined = undefined
+  /** Under which name the server knows it, or is to; undefined for none. */
+  prepared: Prepared | undefined = undefined
+  /** Names that the server is to forget before. */
+  forget: ReadonlyArray<string> = noNames
+  /** Looked for by `pg.Client`, which has no use for it in ours. */
+  readonly callback = undefined
+  readonly binary = false
+  protected _result: PgResult
+  private results: Array<PgResult> | undefined = undefined
+  private unread: unknown = undefined
 
-  constructor(text: string, values?: ReadonlyArray<unknown>, rowMode?: "array") {
-    super({ text, values, rowMode })
+  constructor(
+    readonly text: string,
+    readonly values: ReadonlyArray<Value> = noValues,
+    private readonly rowMode?: "array" | undefined,
+    /** It may be parsed once and for all. */
+    readonly preparable = false
+  ) {
+    this._result = new PgResult(rowMode)
   }
 
+  /** One result; a list of them where one text held several commands. */
+  get result(): Pg.QueryArrayResult | ReadonlyArray<Pg.QueryArrayResult> {
+    return this.results ?? this._result
+  }
+
+  /** To be sent once more, as if for the first time. */
+  reset(): void {
+    this.error = undefined
+    this.fromServer = false
+    this.prepared = undefined
+    this.results = undefined
+    this._result = new PgResult(this.rowMode, this._result._types)
+  }
+
+  submit(connection: PgConnection): null {
+    if (this.prepared === undefined && this.values.length === 0) connection.query(this.text)
+    else this.write(connection, "", 0)
+    return null
+  }
+
+  protected write({ stream }: PgConnection, portal: string, rows: number): void {
+    const { prepared } = this
+    const known = prepared?.description
+    if (known !== undefined) Object.assign(this._result, known)
+    const message: wire.Message = {
+      close: this.forget,
+      text: prepared?.parsed === true ? undefined : this.text,
+      name: prepared?.name ?? "",
+      values: this.values,
+      portal,
+      describe: known === undefined,
+      rows
+    }
+    if (stream.writable) stream.write(wire.encode(message))
+  }
+
+  handleRowDescription({ fields }: { readonly fields: ReadonlyArray<Pg.FieldDef> }): void {
+    this.nextResult()
+    this._result.addFields(fields)
+    this.describe()
+  }
+
+  handleDataRow({ fields }: { readonly fields: ReadonlyArray<string | null> }): void {
+    if (this.unread !== undefined) return
+    try {
+      this._result.rows.push(this._result.parseRow(fields))
+    } catch (cause) {
+      // A row that no parser understood. The rest of the answer comes all the same.
+      this.unread = cause ?? new Error("a parser of a type failed")
+    }
+  }
+
+  handleCommandComplete(message: unknown): void {
+    this.nextResult()
+    this._result.addCommandComplete(message)
+    this.describe()
+  }
+
+  handleEmptyQuery(): void {}
+
+  handlePortalSuspended(): void {
+    this.suspended = true
+  }
+
+  handleCopyInResponse(connection: PgConnection): void {
+    connection.sendCopyFail("No source stream defined")
+  }
+
+  handleCopyData(): void {}
+
   handleError(error: unknown): void {
-    this.error ??= error
+    this.error ??= this.unread ?? error
     if (error instanceof Pg.DatabaseError) {
       this.fromServer = true
       if (isFatal(error)) this.session?.lose(error)
@@ -47,9 +155,22 @@ export class Request extends PgQuery {
   }
 
   handleReadyForQuery(): void {
-    // A row that no parser understood: pg keeps the failure until here.
-    const failed = (this as unknown as { readonly _canceledDueToError: unknown })._canceledDueToError
-    if (failed) this.error ??= failed
+    this.error ??= this.unread
+  }
+
+  /** A statement that was prepared answers like this from now on: the server refuses it when that is no longer so. */
+  private describe(): void {
+    if (this.prepared === undefined || this.prepared.description !== undefined) return
+    const { _parsers, _prebuiltEmptyResultObject, fields } = this._result
+    this.prepared.description = { _parsers, _prebuiltEmptyResultObject, fields }
+  }
+
+  /** After a command of the same text. */
+  private nextResult(): void {
+    if (!this._result.command) return
+    this.results ??= [this._result]
+    this._result = new PgResult(this.rowMode, this._result._types)
+    this.results.push(this._result)
   }
 }
 
@@ -65,7 +186,7 @@ export class Cursor extends Request {
 
   constructor(
     text: string,
-    values: ReadonlyArray<unknown>,
+    values: ReadonlyArray<Value>,
     private readonly size: number
   ) {
     super(text, values)
@@ -74,24 +195,10 @@ export class Cursor extends Request {
   override submit(connection: PgConnection): null {
     this.suspended = false
     this._result.rows = []
-    if (this.started) this._getRows(connection)
-    else {
-      this.started = true
-      connection.stream.cork()
-      this.prepare(connection)
-      connection.stream.uncork()
-    }
+    if (this.started) connection.stream.write(wire.encodeFetch(this.portal, this.size))
+    else this.write(connection, this.portal, this.size)
+    this.started = true
     return null
-  }
-
-  /** Called by `prepare` too: execute up to `size` rows and end the message with Sync. */
-  _getRows(connection: PgConnection): void {
-    connection.execute({ portal: this.portal, rows: this.size })
-    connection.sync()
-  }
-
-  handlePortalSuspended(): void {
-    this.suspended = true
   }
 }
 
@@ -102,8 +209,7 @@ export class CloseCursor extends Request {
   }
 
   override submit(connection: PgConnection): null {
-    connection.close({ type: "P", name: this.cursor.portal })
-    connection.sync()
+    connection.stream.write(wire.encodeClose(this.cursor.portal))
     return null
   }
 }

@@ -14,6 +14,7 @@ import type { ConnectionOptions } from "node:tls"
 import * as Effect from "effect/Effect"
 import * as Pg from "pg"
 import { Request, serialize } from "./request.js"
+import { type Policy, Statements } from "./statements.js"
 
 /** `I`dle, in a `T`ransaction, or in a failed one (`E`): the status byte of ReadyForQuery. */
 export type Status = "I" | "T" | "E"
@@ -89,7 +90,10 @@ export class Session {
   private idleListeners: Array<() => void> = []
   private readonly client: PgClient
 
-  constructor(client: Pg.Client) {
+  constructor(
+    client: Pg.Client,
+    private readonly statements: Statements | undefined = undefined
+  ) {
     this.client = client as unknown as PgClient
     client.on("error", (error) => this.lose(error))
     client.on("end", () => {
@@ -125,7 +129,12 @@ export class Session {
 
   /** To be called right after `client.connect`: our listener must come after those that `pg` adds there. */
   attach(): void {
-    this.client.connection.on("readyForQuery", () => this.ready())
+    const { connection } = this.client
+    connection.on("readyForQuery", () => this.ready())
+    if (this.statements === undefined) return
+    connection.on("parseComplete", () => {
+      if (this.active !== undefined) this.statements?.parsed(this.active.request)
+    })
   }
 
   onNotification(listener: (notification: Pg.Notification) => void): void {
@@ -224,6 +233,7 @@ export class Session {
     }
     this.active = slot
     slot.request.session = this
+    this.statements?.use(slot.request)
     this.client.query(slot.request as unknown as Pg.Submittable)
   }
 
@@ -244,15 +254,26 @@ export class Session {
     const slot = this.active
     if (slot === undefined) return
     this.active = undefined
-    this.reply(slot, slot.request.error, true, slot.request.error === undefined || slot.request.fromServer)
+    const { request } = slot
+    if (request.error !== undefined && this.statements?.failed(request) === true && this.isWanted(slot)) {
+      request.reset()
+      this.send(slot)
+      return
+    }
+    this.reply(slot, request.error, true, request.error === undefined || request.fromServer)
     this.next()
+  }
+
+  /** Of what failed for its name: whether it may be sent once more, without anybody's knowledge. */
+  private isWanted({ inTransaction, onReply }: Slot): boolean {
+    return onReply !== undefined && !inTransaction && !this.held && this.lost === undefined
   }
 
   private reply(slot: Slot, error: unknown, written: boolean, answered: boolean): void {
     const { request } = slot
     slot.onReply?.({
       error,
-      result: error === undefined ? request._results : noResult,
+      result: error === undefined ? request.result : noResult,
       written,
       answered,
       inTransaction: slot.inTransaction,
@@ -282,7 +303,7 @@ export class Session {
 /**
  * Open a session. Fails with what `pg` or the socket said. Interrupted, the socket is destroyed.
  */
-export const open = (config: Pg.ClientConfig): Effect.Effect<Session, unknown> =>
+export const open = (config: Pg.ClientConfig, policy?: Policy): Effect.Effect<Session, unknown> =>
   Effect.async((resume) => {
     let client: Pg.Client
     try {
@@ -291,7 +312,7 @@ export const open = (config: Pg.ClientConfig): Effect.Effect<Session, unknown> =
       resume(Effect.fail(error))
       return
     }
-    const session = new Session(client)
+    const session = new Session(client, policy === undefined ? undefined : new Statements(policy))
     client.connect((error: Error | null) => {
       if (error === null || error === undefined) resume(Effect.succeed(session))
       else {

@@ -15,14 +15,25 @@ export interface Options<E> {
   readonly limit: number
   /** Runs once after so many milliseconds of a clock, unless what it returns is called before. */
   readonly alarm: (clock: Clock.Clock, millis: number, due: () => void) => () => void
-  /** How a wait ends whose time is up. Asked when that one has left the queue. */
-  readonly late: () => Effect.Effect<never, E>
+  /** What a wait fails with whose time is up. Asked when that one has left the queue. */
+  readonly late: () => E
   /** Somebody is served after so many seconds. */
   readonly waited: (seconds: number) => void
 }
 
+/** Told once of how a wait ended. */
+export interface Turn<A, E> {
+  readonly served: (given: A) => void
+  readonly failed: (error: E) => void
+}
+
 export interface Waiting<A, E> {
   readonly size: number
+  /**
+   * Joins the queue. `joined` is called when the place in it is taken, and may serve it at once. Gives what leaves the queue:
+   * from then on nothing is told; of no effect on one who was told.
+   */
+  readonly unsafeWait: (turn: Turn<A, E>, clock: Clock.Clock, joined: () => void) => () => void
   /**
    * Waits for a turn. `joined` is called when the place in the queue is taken, and may serve it at once. To be run in an
    * uninterruptible region, with what restores the caller's interruptibility for the wait.
@@ -30,8 +41,8 @@ export interface Waiting<A, E> {
   readonly wait: (restore: Restore, clock: Clock.Clock, joined: () => void) => Effect.Effect<A, E>
   /** Gives one to whoever came first; it is asked for only if somebody waits. */
   readonly serve: (give: () => A) => void
-  /** Ends all waits like this. */
-  readonly endAll: (end: Effect.Effect<never, E>) => void
+  /** Ends all waits. */
+  readonly failAll: (error: E) => void
 }
 
 interface Waiter<A, E> {
@@ -40,8 +51,7 @@ interface Waiter<A, E> {
   readonly clock: Clock.Clock
   /** Milliseconds of its clock. */
   readonly expiresAt: number
-  given: A | undefined
-  resume: (effect: Effect.Effect<A, E>) => void
+  readonly turn: Turn<A, E>
 }
 
 export const make = <A extends { readonly release: () => void }, E>(options: Options<E>): Waiting<A, E> => {
@@ -67,7 +77,7 @@ export const make = <A extends { readonly release: () => void }, E>(options: Opt
     for (const waiter of waiters) {
       if (waiter.clock !== clock || waiter.expiresAt > now) continue
       waiters.delete(waiter)
-      waiter.resume(options.late())
+      waiter.turn.failed(options.late())
     }
   }
 
@@ -81,48 +91,59 @@ export const make = <A extends { readonly release: () => void }, E>(options: Opt
     })
   }
 
-  const forget = (waiter: Waiter<A, E>) => {
-    waiters.delete(waiter)
-    disarm()
-    waiter.given?.release()
+  const unsafeWait: Waiting<A, E>["unsafeWait"] = (turn, clock, joined) => {
+    const waiter = {
+      since: performance.now(),
+      clock,
+      expiresAt: clock.unsafeCurrentTimeMillis() + options.limit,
+      turn
+    }
+    waiters.add(waiter)
+    joined()
+    arm(clock)
+    return () => {
+      waiters.delete(waiter)
+      disarm()
+    }
   }
 
   return {
     get size() {
       return waiters.size
     },
+    unsafeWait,
     wait: (restore, clock, joined) =>
       Effect.suspend(() => {
-        const waiter: Waiter<A, E> = {
-          since: performance.now(),
-          clock,
-          expiresAt: clock.unsafeCurrentTimeMillis() + options.limit,
-          given: undefined,
-          resume: () => {}
-        }
+        let given: A | undefined
+        let leave = () => {}
         const turn = Effect.async<A, E>((resume) => {
-          waiter.resume = resume
-          waiters.add(waiter)
-          joined()
-          arm(clock)
+          const served = (a: A) => {
+            given = a
+            resume(Effect.succeed(a))
+          }
+          leave = unsafeWait({ served, failed: (error) => resume(Effect.fail(error)) }, clock, joined)
         })
         return Effect.onExit(restore(turn), (exit) =>
-          Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => forget(waiter))
+          Exit.isSuccess(exit)
+            ? Effect.void
+            : Effect.sync(() => {
+                leave()
+                given?.release()
+              })
         )
       }),
     serve: (give) => {
       for (const waiter of waiters) {
         waiters.delete(waiter)
         options.waited((performance.now() - waiter.since) / 1000)
-        waiter.given = give()
-        waiter.resume(Effect.succeed(waiter.given))
+        waiter.turn.served(give())
         return disarm()
       }
     },
-    endAll: (end) => {
+    failAll: (error) => {
       for (const waiter of waiters) {
         waiters.delete(waiter)
-        waiter.resume(end)
+        waiter.turn.failed(error)
       }
     }
   }

@@ -39,6 +39,7 @@ export const defaults = {
   retryBudget: RetryBudget.defaults,
   breaker: CircuitBreaker.defaults,
   autoRetryReads: true,
+  preparedStatements: { size: 256, after: 2 },
   /** In milliseconds, as `Operation` has them. */
   timeouts: Operation.defaultLimits,
   ledger: { schema: "public", table: "effect_pg_ledger", retention: "7 days" }
@@ -183,6 +184,15 @@ export const rules = {
   breaker: validate.orFalse(checked<CircuitBreaker.Options>(breakerOptions.rule)),
   retryBudget: validate.orFalse(checked<RetryBudget.Options>(budgetOptions.rule)),
   autoRetryReads: validate.boolean,
+  preparedStatements: validate.orFalse(
+    validate.struct(
+      {
+        size: validate.defaulted(validate.integer({ min: 1, max: 10_000 }), defaults.preparedStatements.size),
+        after: validate.defaulted(validate.integer({ min: 1 }), defaults.preparedStatements.after)
+      },
+      { exact: true }
+    )
+  ),
 
   exposeServerDetail: validate.boolean,
   slowQueryThreshold: age,

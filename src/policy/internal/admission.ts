@@ -93,10 +93,12 @@ export const make = ({ config, jitter, now, onChange }: Options) => {
     if (nextAt() < at) for (const waiter of keepers().values()) waiter.wake()
   }
 
+  /** Whether this verdict changes nothing, whenever it comes. */
+  const idle = (permit: number, verdict: Verdict): boolean =>
+    permit !== cell.current.generation || (verdict._tag === "Success" && breaker.ignoresSuccess(cell.current, config))
+
   const settle = (permit: number, verdict: Verdict, now: number, durationMs: number): void => {
-    const machine = cell.current
-    if (permit !== machine.generation) return
-    if (verdict._tag === "Success" && breaker.ignoresSuccess(machine, config)) return
+    if (idle(permit, verdict)) return
     send(breaker.Event.Settle({ permit, verdict, durationMs, jitter: jitter() }), now)
   }
 
@@ -141,5 +143,5 @@ export const make = ({ config, jitter, now, onChange }: Options) => {
       })
     )
 
-  return { cell, waiters, admit, settle, send, awaitTurn }
+  return { cell, waiters, admit, idle, settle, send, awaitTurn }
 }

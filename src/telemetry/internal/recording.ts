@@ -24,6 +24,7 @@ export interface Recording {
   readonly expired: (operation: string | undefined) => void
   readonly settled: (result: Settled) => void
   readonly settingsRefused: () => void
+  readonly poolerFound: () => void
   readonly listenLost: (error: PgError.PgError) => void
 }
 
@@ -148,6 +149,10 @@ export const make = ({
     settingsRefused: () =>
       log.say(LogLevel.Warning, "settings", "The server takes no limits when connecting (a pooler?)", {
         instead: "serverTimeouts go into each BEGIN, and hold in transactions only"
+      }),
+    poolerFound: () =>
+      log.say(LogLevel.Warning, "pooler", "Prepared statements come and go on their own (a pooler?)", {
+        instead: "statements are parsed each time from now on; `preparedStatements: false` says so from the beginning"
       }),
     listenLost: (error) =>
       log.say(LogLevel.Warning, "listen", "LISTEN connection lost, connecting again", { error: error.message })

@@ -21,7 +21,7 @@ const queue = (limit: number) =>
         alarms.push({ clock, millis, ring })
         return () => cancelled.push(clock)
       },
-      late: () => Effect.fail(`late, with ${waiting.size} behind`),
+      late: () => `late, with ${waiting.size} behind`,
       waited: () => {}
     })
     const lease = (name: string): Lease => ({ name, release: () => released.push(name) })
@@ -194,7 +194,7 @@ describe("waiting", () => {
       const { cancelled, join, waiting } = yield* queue(1_000)
       const clock = yield* Effect.clock
       const fibers = yield* Effect.all([join(clock), join(clock)])
-      waiting.endAll(Effect.fail("closed"))
+      waiting.failAll("closed")
       assert.deepStrictEqual(yield* Fiber.join(Fiber.all(fibers)), ["closed", "closed"])
       yield* turn
       assert.deepStrictEqual(cancelled, [clock])
