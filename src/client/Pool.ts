@@ -178,10 +178,13 @@ export const make = (options: Options, env: Environment): Pool => {
     entries.offer()
     if (closing) return finishClosing()
     if (absence.away !== undefined) return opening.probe(waiting.size > 0)
-    const { atOnce } = absence
+    const { checking, total } = entries
     const { connecting } = opening
-    const demand = { ...entries.figures(), waiting: waiting.size, connecting, min, max, atOnce }
-    for (let n = Opening.missing(demand); n > 0; n--) opening.open()
+    // Asked for at every statement that has to wait: a pool that is full has no more to open.
+    if (total + connecting >= max) return
+    const { atOnce } = absence
+    const missing = Opening.missing({ total, checking, waiting: waiting.size, connecting, min, max, atOnce })
+    for (let n = missing; n > 0; n--) opening.open()
   }
 
   const finishClosing = () => {

@@ -190,6 +190,12 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
     )
 
   return {
+    get total(): number {
+      return entries.size
+    },
+    get checking(): number {
+      return checking
+    },
     figures: () => ({ total: entries.size, idle: idle.length, quarantined, leaked, checking, closing: leaving.size }),
 
     /** An idle connection that needs no check. */

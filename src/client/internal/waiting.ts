@@ -8,6 +8,7 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { Line } from "./line.js"
 import type { Restore } from "./stages.js"
 
 export interface Options<E> {
@@ -55,28 +56,26 @@ interface Waiter<A, E> {
 }
 
 export const make = <A extends { readonly release: () => void }, E>(options: Options<E>): Waiting<A, E> => {
-  const waiters = new Set<Waiter<A, E>>()
+  const waiters = new Line<Waiter<A, E>>()
   const alarms = new Map<Clock.Clock, () => void>()
 
   const arm = (clock: Clock.Clock): void => {
     if (options.limit === Number.POSITIVE_INFINITY || alarms.has(clock)) return
-    for (const waiter of waiters) {
-      if (waiter.clock !== clock) continue
-      const ring = () => {
-        alarms.delete(clock)
-        expire(clock)
-        arm(clock)
-      }
-      alarms.set(clock, options.alarm(clock, waiter.expiresAt - clock.unsafeCurrentTimeMillis(), ring))
-      return
+    const first = waiters.find((waiter) => waiter.clock === clock)
+    if (first === undefined) return
+    const ring = () => {
+      alarms.delete(clock)
+      expire(clock)
+      arm(clock)
     }
+    alarms.set(clock, options.alarm(clock, first.expiresAt - clock.unsafeCurrentTimeMillis(), ring))
   }
 
   const expire = (clock: Clock.Clock) => {
     const now = clock.unsafeCurrentTimeMillis()
-    for (const waiter of waiters) {
-      if (waiter.clock !== clock || waiter.expiresAt > now) continue
-      waiters.delete(waiter)
+    // One at a time: whoever is told may bring in others, and what they are told counts those that are left.
+    const late = ({ clock: at, expiresAt }: Waiter<A, E>) => at === clock && expiresAt <= now
+    for (let waiter = waiters.remove(late); waiter !== undefined; waiter = waiters.remove(late)) {
       waiter.turn.failed(options.late())
     }
   }
@@ -92,17 +91,16 @@ export const make = <A extends { readonly release: () => void }, E>(options: Opt
   }
 
   const unsafeWait: Waiting<A, E>["unsafeWait"] = (turn, clock, joined) => {
-    const waiter = {
+    const place = waiters.join({
       since: performance.now(),
       clock,
       expiresAt: clock.unsafeCurrentTimeMillis() + options.limit,
       turn
-    }
-    waiters.add(waiter)
+    })
     joined()
     arm(clock)
     return () => {
-      waiters.delete(waiter)
+      waiters.leave(place)
       disarm()
     }
   }
@@ -133,18 +131,14 @@ export const make = <A extends { readonly release: () => void }, E>(options: Opt
         )
       }),
     serve: (give) => {
-      for (const waiter of waiters) {
-        waiters.delete(waiter)
-        options.waited((performance.now() - waiter.since) / 1000)
-        waiter.turn.served(give())
-        return disarm()
-      }
+      const waiter = waiters.next()
+      if (waiter === undefined) return
+      options.waited((performance.now() - waiter.since) / 1000)
+      waiter.turn.served(give())
+      disarm()
     },
     failAll: (error) => {
-      for (const waiter of waiters) {
-        waiters.delete(waiter)
-        waiter.turn.failed(error)
-      }
+      for (let left = waiters.size; left > 0; left--) waiters.next()?.turn.failed(error)
     }
   }
 }
