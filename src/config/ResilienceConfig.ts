@@ -115,8 +115,9 @@ export interface Options extends Omit<PgClientConfig, "password" | "idleTimeout"
   /**
    * Statements that a connection parses once: single SELECTs, VALUES, INSERTs, UPDATEs, DELETEs and MERGEs that come for the
    * `after`th time on it (1 or more, default 2), at most `size` of them (1 to 10,000, default 256), those used last. What a
-   * change of tables makes of them is repaired, outside transactions unseen. Behind a pooler that knows nothing of them
-   * (PgBouncer before 1.21 in transaction mode) they end by themselves at the first sign of it; `false`: there are none.
+   * change of tables makes of them is repaired, outside transactions unseen; inside they fail, transient. Behind a pooler
+   * there are none in transactions, and none at all from the first sign on that it knows nothing of them (PgBouncer in
+   * transaction mode). `false`: there are none. Each costs memory of the server, on each connection.
    */
   readonly preparedStatements?:
     | false

@@ -100,6 +100,12 @@ export const locked = backoff({ retries: 3, first: "1 second", factor: 2, cap: "
 /** At most 5 retries: up to 10 ms, doubling, capped at 1 s. For transactions that met, and need only miss each other. */
 export const contention = backoff({ retries: 5, first: "10 millis", factor: 2, cap: "1 second" })
 
+/**
+ * SQLSTATEs of a prepared statement that a change of tables, or a pooler, made useless: in a transaction, which can only be
+ * run again as a whole, and then without it. Source: PostgreSQL manual, Appendix A.
+ */
+const stale = new Set(["0A000", "26000", "42P05"])
+
 /** SQLSTATE disk_full: time alone frees no disk. Source: PostgreSQL manual, Appendix A. */
 const diskFull = "53100"
 
@@ -114,13 +120,17 @@ export const whileUnavailable = (schedule: Schedule.Schedule<unknown, PgError.Pg
 /** Nothing is retried. */
 export const none: RetryPolicy = {}
 
-/** The default: `unavailable`, `exhausted` (server slots only), `locked` and `contention`, each for its tags. */
+/**
+ * The default: `unavailable`, `exhausted` (server slots only), `locked` and `contention`, each for its tags; the last also
+ * for a prepared statement that is stale.
+ */
 export const standard: RetryPolicy = {
   ...whileUnavailable(unavailable),
   TooManyConnectionsError: exhausted,
   LockTimeoutError: locked,
   DeadlockError: contention,
-  SerializationError: contention
+  SerializationError: contention,
+  UnknownError: Schedule.whileInput(contention, (error: PgError.UnknownError) => stale.has(error.sqlState ?? ""))
 }
 
 const policyRule = validate.struct({ maxRetries: validate.optional(validate.integer({ infinity: true })) })

@@ -20,6 +20,7 @@ type Row = readonly [when: string, outcome: string, retried: string]
 const answered = "`NotApplied`"
 const lost = "`NotApplied`; `Unknown` for a write in flight"
 const never = "no"
+const stale = "no, but for a stale prepared statement 5 times, 10 ms × 2, up to 1 s"
 const unavailable = "5 times, 500 ms × 1.5, up to 30 s"
 
 /** Exhaustive: a new tag does not compile until it is described. */
@@ -78,7 +79,7 @@ const tags: { readonly [Tag in PgError.Tag]: Row } = {
     answered,
     never
   ],
-  UnknownError: ["everything else, SQLSTATEs that the table does not list included", lost, never]
+  UnknownError: ["everything else, SQLSTATEs that the table does not list included", lost, stale]
 }
 
 const tagTable = () =>
