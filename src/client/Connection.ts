@@ -41,14 +41,18 @@ const rowsOf = ({ result }: Reply): ReadonlyArray<any> =>
 
 export type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
+const rowsBy = (transformRows: TransformRows) =>
+  transformRows === undefined ? rowsOf : (reply: Reply) => transformRows(rowsOf(reply))
+
 /** `SqlConnection` in terms of one function that executes and one that streams. */
 export abstract class Base implements Connection {
-  /** `view`: what of the reply is asked for. */
+  /** `view`: what of the reply is asked for. `preparable`: unless its command is not, it may be parsed once for all. */
   protected abstract reply<A>(
     sql: string,
     params: ReadonlyArray<unknown>,
     rowMode: "array" | undefined,
-    view: (reply: Reply) => A
+    view: (reply: Reply) => A,
+    preparable: boolean
   ): Effect.Effect<A, SqlError>
   abstract executeStream(
     sql: string,
@@ -57,17 +61,16 @@ export abstract class Base implements Connection {
   ): Stream.Stream<any, SqlError>
 
   execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    const view = transformRows === undefined ? rowsOf : (reply: Reply) => transformRows(rowsOf(reply))
-    return this.reply(sql, params, undefined, view)
+    return this.reply(sql, params, undefined, rowsBy(transformRows), true)
   }
   executeRaw(sql: string, params: ReadonlyArray<unknown>): Effect.Effect<unknown, SqlError> {
-    return this.reply(sql, params, undefined, ({ result }) => result)
+    return this.reply(sql, params, undefined, ({ result }) => result, true)
   }
   executeValues(sql: string, params: ReadonlyArray<unknown>) {
-    return this.reply(sql, params, "array", rowsOf)
+    return this.reply(sql, params, "array", rowsOf, true)
   }
   executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
-    return this.execute(sql, params, transformRows)
+    return this.reply(sql, params, undefined, rowsBy(transformRows), false)
   }
 
   /** A stream of what is executed like any statement. */
@@ -122,21 +125,22 @@ export class Pooled extends Base {
     sql: string,
     params: ReadonlyArray<unknown>,
     rowMode: "array" | undefined,
-    view: (reply: Reply) => A
+    view: (reply: Reply) => A,
+    preparable: boolean
   ) {
     const { stages } = this
     return Effect.withFiberRuntime<A, SqlError>((fiber) => {
       const caller = callerOf(fiber)
       const work = workOf(stages, sql, caller.operation, true)
-      const preparable = isPreparable(work.command)
       const repeatable = work.readOnly || caller.operation?.idempotent === true
       const exactlyOnce = caller.operation?.exactlyOnce ?? false
       if (exactlyOnce !== false && !repeatable && !work.opaque && !work.transactionControl) {
-        return stages.transacted((held) => held.execution(sql, params, rowMode, view), { exactlyOnce })
+        return stages.transacted((held) => held.execution(sql, params, rowMode, view, preparable), { exactlyOnce })
       }
+      const prepares = preparable && isPreparable(work.command)
       return Effect.mapError(
         Effect.flatMap(serialized(params), (values) =>
-          direct(stages, caller, () => new Request(sql, values, rowMode, preparable), work, repeatable, view)
+          direct(stages, caller, () => new Request(sql, values, rowMode, prepares), work, repeatable, view)
         ),
         PgError.toSqlError
       )

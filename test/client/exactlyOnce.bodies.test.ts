@@ -241,7 +241,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("What 
 
   it.scoped("costs no round trip: as many messages as a plain transaction has", () =>
     Effect.gen(function* () {
-      const { insert, messages, once, sql } = yield* ledgered()
+      const { insert, messages, once, sql } = yield* ledgered({ preparedStatements: false })
       const sent = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
         Effect.gen(function* () {
           messages.length = 0

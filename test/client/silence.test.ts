@@ -88,7 +88,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Silen
       const config = yield* ResilienceConfig.decode({ url })
       const errors: Array<PgError.PgError> = []
       const listener = yield* Listen.make({
-        connect: Effect.withClock(connector.make(config, undefined, () => {}).connect, Clock.make()),
+        connect: Effect.withClock(connector.make(config, undefined, () => {}, undefined).connect, Clock.make()),
         live: identity,
         random: () => 0,
         onLost: (error) => errors.push(error)

@@ -68,20 +68,23 @@ export class Held extends Base {
     sql: string,
     params: ReadonlyArray<unknown>,
     rowMode: "array" | undefined,
-    view: (reply: Reply) => A
+    view: (reply: Reply) => A,
+    preparable: boolean
   ): Effect.Effect<A, SqlError> {
-    return this.reply(sql, params, rowMode, view)
+    return this.reply(sql, params, rowMode, view, preparable)
   }
 
   protected reply<A>(
     sql: string,
     params: ReadonlyArray<unknown>,
     rowMode: "array" | undefined,
-    view: (reply: Reply) => A
+    view: (reply: Reply) => A,
+    preparable: boolean
   ) {
+    const prepares = preparable && isPreparable(ReadOnly.inspect(sql).command)
     return Effect.flatMap(Effect.mapError(serialized(params), PgError.toSqlError), (values) =>
       Effect.map(
-        this.run(sql, () => new Request(sql, values, rowMode, isPreparable(ReadOnly.inspect(sql).command))),
+        this.run(sql, () => new Request(sql, values, rowMode, prepares)),
         view
       )
     )

@@ -38,13 +38,40 @@ export type Value = string | Buffer | null
 /** The protocol counts parameters in 16 bits. */
 const maxValues = 65_535
 
-/** Parameters as the wire wants them. Throws what a value's own serialisation throws, and where there are too many. */
+/** The server takes no message of 1 GiB. What is around the values is far less than what is left here for it. */
+const maxBytes = 2 ** 30 - 2 ** 22
+/** Bytes that one unit of a string takes at most. */
+const maxUnit = 3
+
+const serializeValue = (value: unknown): Value => {
+  // The declarations leave out that JSON has no word for some objects.
+  const serialized = pgUtils.prepareValue(value) ?? null
+  if (serialized === null || typeof serialized === "string" || serialized instanceof Buffer) return serialized
+  throw new TypeError(`a parameter was serialized to a ${typeof serialized} instead of a string or a Buffer`)
+}
+
+/**
+ * Parameters as the wire wants them. Throws what a value's own serialisation throws, and where there are too many, or too
+ * long ones: what is encoded later is known to be sound.
+ */
 export const serialize = (values: ReadonlyArray<unknown>): ReadonlyArray<Value> => {
   if (values.length > maxValues) {
     throw new Error(`a statement takes at most ${maxValues} parameters, and this one has ${values.length}: split it`)
   }
-  return values.map((value) => pgUtils.prepareValue(value) as Value)
+  let units = 0
+  const serialized = values.map((value) => {
+    const written = serializeValue(value)
+    if (written !== null) units += written.length
+    return written
+  })
+  if (units * maxUnit > maxBytes && bytesOf(serialized) > maxBytes) {
+    throw new Error("the parameters of a statement take less than 1 GiB, and those of this one more: split it")
+  }
+  return serialized
 }
+
+const bytesOf = (values: ReadonlyArray<Value>): number =>
+  values.reduce((sum, value) => sum + (value === null ? 0 : Buffer.byteLength(value)), 0)
 
 const noValues: ReadonlyArray<Value> = []
 const noNames: ReadonlyArray<string> = []
@@ -57,6 +84,12 @@ export class Request {
   session: Session | undefined = undefined
   /** Under which name the server knows it, or is to; undefined for none. */
   prepared: Prepared | undefined = undefined
+  /** The name was parsed before this statement came. */
+  reused = false
+  /** The server has bound the values: from here on it executes. */
+  bound = false
+  /** The name that an attempt before this one, of which nothing was executed, has failed for, or may have. */
+  blamed: Prepared | undefined = undefined
   /** Names that the server is to forget before. */
   forget: ReadonlyArray<string> = noNames
   /** Looked for by `pg.Client`, which has no use for it in ours. */
@@ -81,12 +114,11 @@ export class Request {
     return this.results ?? this._result
   }
 
-  /** To be sent once more, as if for the first time. */
+  /** To be sent once more, as if for the first time. Nothing of it was executed. */
   reset(): void {
     this.error = undefined
     this.fromServer = false
-    this.prepared = undefined
-    this.results = undefined
+    this.forget = noNames
     this._result = new PgResult(this.rowMode, this._result._types)
   }
 
@@ -99,10 +131,11 @@ export class Request {
   protected write({ stream }: PgConnection, portal: string, rows: number): void {
     const { prepared } = this
     const known = prepared?.description
+    this.reused = prepared?.parsed === true
     if (known !== undefined) Object.assign(this._result, known)
     const message: wire.Message = {
       close: this.forget,
-      text: prepared?.parsed === true ? undefined : this.text,
+      text: this.reused ? undefined : this.text,
       name: prepared?.name ?? "",
       values: this.values,
       portal,
@@ -110,6 +143,15 @@ export class Request {
       rows
     }
     if (stream.writable) stream.write(wire.encode(message))
+  }
+
+  /** Told by the session: `pg.Client` leaves these two to nobody. */
+  handleParseComplete(): void {
+    if (this.prepared !== undefined) this.prepared.parsed = true
+  }
+
+  handleBindComplete(): void {
+    this.bound = true
   }
 
   handleRowDescription({ fields }: { readonly fields: ReadonlyArray<Pg.FieldDef> }): void {

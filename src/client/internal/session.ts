@@ -132,9 +132,8 @@ export class Session {
     const { connection } = this.client
     connection.on("readyForQuery", () => this.ready())
     if (this.statements === undefined) return
-    connection.on("parseComplete", () => {
-      if (this.active !== undefined) this.statements?.parsed(this.active.request)
-    })
+    connection.on("parseComplete", () => this.active?.request.handleParseComplete())
+    connection.on("bindComplete", () => this.active?.request.handleBindComplete())
   }
 
   onNotification(listener: (notification: Pg.Notification) => void): void {
@@ -233,7 +232,7 @@ export class Session {
     }
     this.active = slot
     slot.request.session = this
-    this.statements?.use(slot.request)
+    this.statements?.use(slot.request, this.processId, slot.inTransaction)
     this.client.query(slot.request as unknown as Pg.Submittable)
   }
 
@@ -255,7 +254,9 @@ export class Session {
     if (slot === undefined) return
     this.active = undefined
     const { request } = slot
-    if (request.error !== undefined && this.statements?.failed(request) === true && this.isWanted(slot)) {
+    const again = this.statements?.answered(request, this.isWanted(slot)) === true
+    if (this.status === "I") this.statements?.settled()
+    if (again) {
       request.reset()
       this.send(slot)
       return
@@ -287,6 +288,7 @@ export class Session {
     if (this.lost !== undefined && this.active === undefined && this.queue.length === 0) return
     const unexpected = this.lost === undefined
     this.lost ??= cause
+    this.statements?.settled()
     const slot = this.active
     const queued = this.queue
     this.active = undefined
