@@ -7,7 +7,7 @@ import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { assert, layer } from "@effect/vitest"
-import { Array as Arr, Effect, Fiber, Option, Random, Redacted, Stream } from "effect"
+import { Array as Arr, Effect, Fiber, Logger, LogLevel, Option, Random, Redacted, Stream } from "effect"
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
 import * as Port from "../src/testing/internal/port.js"
 import { clientOf, failure } from "./client/support.js"
@@ -122,17 +122,18 @@ const pgbouncer = (() => {
   }
 })()
 
-/** PgBouncer with two server connections, in transaction mode. */
-const pooler = Effect.gen(function* () {
-  const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
-  const directory = yield* Remains.temporary
-  const port = yield* Port.choose(config.host)
-  const users = Path.join(directory, "users")
-  const ini = Path.join(directory, "pgbouncer.ini")
-  Fs.writeFileSync(users, `"${config.username}" "${Redacted.value(config.password)}"\n`)
-  Fs.writeFileSync(
-    ini,
-    `[databases]
+/** PgBouncer with two server connections for each database. */
+const pooling = (mode: "transaction" | "session") =>
+  Effect.gen(function* () {
+    const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
+    const directory = yield* Remains.temporary
+    const port = yield* Port.choose(config.host)
+    const users = Path.join(directory, "users")
+    const ini = Path.join(directory, "pgbouncer.ini")
+    Fs.writeFileSync(users, `"${config.username}" "${Redacted.value(config.password)}"\n`)
+    Fs.writeFileSync(
+      ini,
+      `[databases]
 * = host=${config.host} port=${config.port}
 [pgbouncer]
 listen_addr = ${config.host}
@@ -140,32 +141,33 @@ listen_port = ${port}
 unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = ${users}
-pool_mode = transaction
+pool_mode = ${mode}
 default_pool_size = 2
 `
-  )
-  const output: Array<string> = []
-  yield* Effect.acquireRelease(
-    Effect.sync(() => {
-      // It refuses to run as root.
-      const child = spawn(pgbouncer!, [...(process.getuid?.() === 0 ? ["-u", "nobody"] : []), ini])
-      for (const stream of [child.stdout, child.stderr])
-        stream.on("data", (chunk: Buffer) => output.push(String(chunk)))
-      return child
-    }),
-    (child) =>
-      Effect.async<void>((resume) => {
-        if (child.exitCode !== null) return resume(Effect.void)
-        child.once("exit", () => resume(Effect.void))
-        child.kill("SIGKILL")
-      })
-  )
-  yield* TestPg.eventually(
-    Effect.sync(() => output.join("")),
-    (text) => text.includes("process up") || text.includes("listening on")
-  )
-  return { port, output: Effect.sync(() => output.join("")) }
-})
+    )
+    const output: Array<string> = []
+    yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        // It refuses to run as root.
+        const child = spawn(pgbouncer!, [...(process.getuid?.() === 0 ? ["-u", "nobody"] : []), ini])
+        for (const stream of [child.stdout, child.stderr])
+          stream.on("data", (chunk: Buffer) => output.push(String(chunk)))
+        return child
+      }),
+      (child) =>
+        Effect.async<void>((resume) => {
+          if (child.exitCode !== null) return resume(Effect.void)
+          child.once("exit", () => resume(Effect.void))
+          child.kill("SIGKILL")
+        })
+    )
+    yield* TestPg.eventually(
+      Effect.sync(() => output.join("")),
+      (text) => text.includes("process up") || text.includes("listening on")
+    )
+    return { port, output: Effect.sync(() => output.join("")) }
+  })
+const pooler = pooling("transaction")
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("ResilientPg behind PgBouncer", (it) => {
   const test = pgbouncer === undefined ? it.scoped.skip : it.scoped
@@ -231,5 +233,76 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
       )
       assert.isAbove(Arr.filter(cuts, (cut) => cut).length, 10)
       yield* TestPg.eventually(pool, ({ idle, total }) => idle === total)
+    }))
+
+  test(`prepared statements are found out to be of no use, once in the log, and no result is another's${why}`, () =>
+    Effect.gen(function* () {
+      const { port } = yield* pooler
+      const { name, url } = yield* TestPg.database
+      yield* TestPg.control("CREATE TABLE t AS SELECT 1 AS shape", [], url)
+      const said: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void said.push(message))
+      const clients = yield* Effect.replicateEffect(
+        Effect.flatMap(at(port, name), (target) => clientOf({ ...target, maxConnections: 4 }, LogLevel.Warning)),
+        2
+      ).pipe(Effect.provide(Logger.replace(Logger.defaultLogger, logger)))
+      // Texts that both have, each time in another order, and texts of their own; the table keeps changing its shape.
+      const rounds = Arr.range(1, 40)
+      const reads = clients.flatMap(({ sql }, client) =>
+        Arr.range(1, 5).map((n) =>
+          Effect.forEach(rounds, (round) =>
+            Effect.gen(function* () {
+              const own = `own_${client}_${n % 2}`
+              assert.deepStrictEqual(yield* sql.unsafe(`SELECT $1::int AS ${own}`, [round]), [{ [own]: round }])
+              assert.deepStrictEqual(yield* sql`SELECT ${n}::int AS n, ${`${round}`}::text AS r`, [
+                { n, r: `${round}` }
+              ])
+              assert.deepStrictEqual(yield* sql`SELECT ${`${round}`}::text AS r, ${n}::int AS n`, [
+                { n, r: `${round}` }
+              ])
+              const [row] = yield* sql<object>`SELECT * FROM t`
+              assert.match(JSON.stringify(row), /^({"shape":1}|{"shape":1,"more":null}|{"more":null,"shape":1})$/)
+            })
+          )
+        )
+      )
+      const changes = Effect.forEach(Arr.range(1, 5), () =>
+        Effect.zipRight(
+          TestPg.control("ALTER TABLE t ADD COLUMN more text", [], url),
+          TestPg.control("ALTER TABLE t DROP COLUMN more", [], url)
+        )
+      )
+      yield* Effect.all([...reads, changes], { concurrency: "unbounded" })
+      assert.isAtMost(said.length, 2)
+      assert.isAtLeast(said.length, 1)
+      for (const message of said) assert.include(JSON.stringify(message), "a pooler?")
+    }))
+
+  test(`transactions name nothing, and so none fails for a name that the pooler lost${why}`, () =>
+    Effect.gen(function* () {
+      const { port } = yield* pooler
+      const { sql } = yield* clientOf({ ...(yield* at(port)), maxConnections: 6, retry: false })
+      const read = sql`SELECT ${1}::int AS one`
+      const transaction = sql.withTransaction(Effect.replicateEffect(read, 3))
+      yield* Effect.all([read, read, transaction, read, transaction, Effect.replicateEffect(transaction, 10)])
+      yield* Effect.forEach(
+        Arr.range(1, 60),
+        (n) =>
+          Effect.map(n % 3 === 0 ? Effect.map(read, Arr.of) : transaction, (results) => {
+            for (const rows of results) assert.deepStrictEqual(rows, [{ one: 1 }])
+          }),
+        { concurrency: "unbounded" }
+      )
+    }))
+
+  test(`in session mode prepared statements are of use${why}`, () =>
+    Effect.gen(function* () {
+      const { port } = yield* pooling("session")
+      const { sql } = yield* clientOf({ ...(yield* at(port)), maxConnections: 1 })
+      yield* Effect.replicateEffect(sql`SELECT ${1}::int AS one`, 3)
+      const statements = sql`SELECT count(*)::int AS n FROM pg_prepared_statements WHERE statement LIKE '%AS one'`
+      assert.deepStrictEqual(yield* statements, [{ n: 1 }])
+      yield* Effect.replicateEffect(sql.withTransaction(sql`SELECT ${1}::int AS one`), 10)
+      assert.deepStrictEqual(yield* statements, [{ n: 1 }])
     }))
 })

@@ -14,8 +14,11 @@ export interface Session {
 
 let count = 0
 
-/** A client of the file's server, or of wherever `url` leads, closed with the scope, or before by `close`. Says nothing. */
-export const clientOf = (options: ResilientPg.Options = {}) =>
+/**
+ * A client of the file's server, or of wherever `url` leads, closed with the scope, or before by `close`. Says nothing,
+ * unless told from which level on.
+ */
+export const clientOf = (options: ResilientPg.Options = {}, level: LogLevel.LogLevel = LogLevel.None) =>
   Effect.gen(function* () {
     const server = yield* EmbeddedPostgres.EmbeddedPostgres
     const applicationName = `client_${++count}`
@@ -23,7 +26,7 @@ export const clientOf = (options: ResilientPg.Options = {}) =>
     const context = yield* Layer.buildWithScope(
       ResilientPg.layer({ url: server.url, applicationName, ...options }),
       scope
-    ).pipe(Logger.withMinimumLogLevel(LogLevel.None))
+    ).pipe(Logger.withMinimumLogLevel(level))
     const sql = Context.get(context, PgClient.PgClient)
     const { listen, pool, ready } = Context.get(context, ResilientPg.ResilientPg)
     /** Past any pool and proxy: the sessions of this client on the server. */
