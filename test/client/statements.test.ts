@@ -79,6 +79,35 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Prepa
     })
   )
 
+  it.scoped("are none of texts with a literal that means the time of its reading", () =>
+    Effect.gen(function* () {
+      const { sql } = yield* single()
+      const texts = ["SELECT 'now'::timestamptz(6)::text AS at", "SELECT ('00:00 TODAY'::timestamptz)::text AS at"]
+      for (const text of texts) yield* Effect.replicateEffect(sql.unsafe(text), 3)
+      assert.isEmpty(yield* kept(sql))
+      const times = yield* Effect.replicateEffect(sql.unsafe<{ at: string }>(texts[0]!), 4)
+      assert.strictEqual(new Set(times.map(([row]) => row!.at)).size, 4)
+      yield* twice(sql`SELECT now() AS at`)
+      assert.lengthOf(yield* kept(sql), 1)
+    })
+  )
+
+  it.scoped("read literals of time as the settings say that hold now", () =>
+    Effect.gen(function* () {
+      const { sql } = yield* single()
+      const read = sql<{
+        hour: number
+      }>`SELECT extract(hour FROM '2026-01-01 12:00'::timestamptz AT TIME ZONE 'UTC')::int AS hour`
+      const inZone = (zone: string) => Effect.zipRight(sql.unsafe(zone), Effect.replicateEffect(read, 3))
+      const hours = (results: ReadonlyArray<ReadonlyArray<{ hour: number }>>) => results.map(([row]) => row!.hour)
+      assert.deepStrictEqual(hours(yield* inZone("SET TIME ZONE 'UTC'")), [12, 12, 12])
+      assert.deepStrictEqual(hours(yield* inZone("SET TimeZone = 'Etc/GMT-2'")), [10, 10, 10])
+      const inside = sql.withTransaction(inZone("SET LOCAL TIME ZONE 'Etc/GMT+3'"))
+      assert.deepStrictEqual(hours(yield* inside), [15, 15, 15])
+      assert.deepStrictEqual(hours(yield* Effect.replicateEffect(read, 3)), [10, 10, 10])
+    })
+  )
+
   it.scoped("are none with preparedStatements: false", () =>
     Effect.gen(function* () {
       const { sql } = yield* single({ preparedStatements: false })

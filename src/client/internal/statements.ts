@@ -14,8 +14,9 @@
  *
  * What the server can not tell is that a parameter, whose type is fixed when it is parsed, would have another one by now
  * (ALTER COLUMN … TYPE float8 where it was float4), or that a table hides the one that was meant (CREATE TEMP TABLE). So an
- * ALTER that goes over this client has all its connections name anew, a CREATE or DROP its own connection. Those of other
- * programs are noticed if they make a difference that the server sees, or at the end of the connection's time.
+ * ALTER that goes over this client has all its connections name anew, a CREATE or DROP its own connection, as does SET TIME
+ * ZONE and the like, which say what a literal in a text means. Those of other programs are noticed if they make a difference
+ * that the server sees, or at the end of the connection's time.
  */
 import { randomBytes } from "node:crypto"
 import { DatabaseError } from "pg"
@@ -65,10 +66,14 @@ const seenPerName = 4
 /** Longer texts, in characters, are long lists of values mostly, each as long as no other, whose plans fill the server. */
 export const longest = 8_192
 
-/** Commands that make a server forget names, or that may change what is meant by a text. */
-const changing = /\b(?:alter|create|deallocate|discard|drop)\b/i
+/** Commands that make a server forget names, or that may change what is meant by a text, its literals of time included. */
+const changing =
+  /\b(?:alter|create|deallocate|discard|drop|reset\s+all|time\s*zone|datestyle|intervalstyle|standard_conforming_strings)\b/i
 /** Those of them that change it for other connections, too, and are rare. */
 const changingAll = /\balter\b/i
+
+/** A literal that the server reads once, at Parse, for the time that it is then. Source: PostgreSQL manual, section 8.5.1.4. */
+const momentary = /'\s*(?:now|today|tomorrow|yesterday)\b|\b(?:now|today|tomorrow|yesterday)\s*'/i
 
 /** The code of the stale statement that is no pooler's fault. */
 const resultChanged = "0A000"
@@ -164,6 +169,10 @@ export class Statements {
       return known
     }
     if ((this.seen.get(text) ?? 0) + 1 < this.policy.after) return undefined
+    if (momentary.test(text)) {
+      this.seen.set(text, Number.NEGATIVE_INFINITY)
+      return undefined
+    }
     this.seen.delete(text)
     const name = `${this.prefix}${++this.count}`
     const prepared: Prepared = { name, text, epoch: this.epoch, parsed: false, description: undefined }
@@ -174,6 +183,7 @@ export class Statements {
 
   /** Without a name. */
   private succeeded(text: string): void {
+    if (text.length > longest) return
     const times = (this.seen.get(text) ?? 0) + 1
     this.seen.delete(text)
     this.seen.set(text, times)
