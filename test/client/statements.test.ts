@@ -1,7 +1,7 @@
 /** Prepared statements on a real server: which are named, what arrives, and what a change of tables makes of them. */
 
 import { assert, layer } from "@effect/vitest"
-import { Array as Arr, Chunk, Deferred, Effect, Fiber, Ref, Stream } from "effect"
+import { Array as Arr, Chunk, Deferred, Effect, Fiber, Random, Ref, Stream } from "effect"
 import { Transaction } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
@@ -350,6 +350,41 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Prepa
       yield* sql`SELECT 1`
       assert.deepStrictEqual(yield* ddl`SELECT count(*)::int AS n FROM t`, [{ n: 2 }])
       assert.deepStrictEqual(yield* insert, [{ a: 1, b: null }])
+    })
+  )
+
+  it.scoped("with few names, many texts, interruptions and forgotten names, every answer belongs to its question", () =>
+    Effect.gen(function* () {
+      const { sql } = yield* single({ maxConnections: 3, preparedStatements: { size: 3 } })
+      const seed = 42
+      const ask = (n: number, text: number) => {
+        const columns = Arr.makeBy(1 + (text % 3), (i) => `$${i + 1}::int AS c${text}_${i}`)
+        const values = columns.map((_, i) => 1_000 * n + i)
+        return Effect.map(sql.unsafe(`SELECT ${columns.join(", ")}`, values), (rows) =>
+          assert.deepStrictEqual(rows, [
+            Object.fromEntries(values.map((value, i) => [`c${text}_${i}`, value]))
+          ] as unknown as typeof rows)
+        )
+      }
+      const step = (n: number) =>
+        Effect.gen(function* () {
+          const asked = ask(n, yield* Random.nextIntBetween(0, 9))
+          const chance = yield* Random.nextIntBetween(0, 100)
+          if (chance < 3) yield* sql`DEALLOCATE ALL`
+          else if (chance < 6) yield* sql`DISCARD ALL`
+          if (chance > 90) {
+            const fiber = yield* Effect.fork(asked)
+            for (let i = 0; i < chance - 90; i++) yield* Effect.yieldNow()
+            yield* Fiber.interrupt(fiber)
+          } else if (chance > 80) yield* sql.withTransaction(twice(asked))
+          else yield* asked
+        })
+      yield* Effect.forEach(Arr.range(1, 1_500), step, { concurrency: 20, discard: true }).pipe(
+        Effect.withRandom(Random.make(seed))
+      )
+      // Nothing of it was taken for a pooler.
+      yield* Effect.replicateEffect(ask(0, 0), 7)
+      assert.isNotEmpty(yield* kept(sql))
     })
   )
 
