@@ -5,7 +5,7 @@ import { Array as Arr, Chunk, Deferred, Effect, Fiber, Random, Ref, Stream } fro
 import { Transaction } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
-import { clientOf, executing, failure, hold } from "./support.js"
+import { clientOf, executing, failure, hold, proxied } from "./support.js"
 
 type Client = Effect.Effect.Success<ReturnType<typeof clientOf>>
 
@@ -39,6 +39,43 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Prepa
       assert.deepStrictEqual(yield* sql`SELECT ${2}::int AS one`, [{ one: 2 }])
       assert.lengthOf(yield* kept(sql), 1)
     })
+  )
+
+  it.scoped(
+    "take one message less of each kind once they are known, and are repaired by one more try, sent whole",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* TestPg.database
+        const { proxy } = yield* proxied
+        const { sql } = yield* clientOf({ url: proxy.url(url), maxConnections: 1 })
+        const messages: Array<FaultProxy.FrontendMessage> = []
+        yield* proxy.cut({ on: (message) => messages.push(message) < 0, when: "before" })
+        const sent = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+          Effect.gen(function* () {
+            messages.length = 0
+            yield* effect
+            return messages.map(({ kind }) => kind).join(" ")
+          })
+        const whole = "Parse Bind Describe Execute Sync"
+        yield* sql`CREATE TABLE t (a int)`
+        const insert = sql`INSERT INTO t VALUES (${1}) RETURNING *`
+        assert.deepStrictEqual(yield* Effect.replicateEffect(sent(insert), 4), [
+          whole,
+          whole,
+          "Bind Execute Sync",
+          "Bind Execute Sync"
+        ])
+        yield* TestPg.control("ALTER TABLE t ADD COLUMN b int", [], url)
+        assert.strictEqual(yield* sent(insert), `Bind Execute Sync ${whole}`)
+        assert.deepStrictEqual(yield* Effect.replicateEffect(sent(insert), 2), [`Close ${whole}`, "Bind Execute Sync"])
+        assert.deepStrictEqual(yield* sql`SELECT count(*)::int AS n FROM t`, [{ n: 7 }])
+        // Wrong by itself, it is tried twice and its name kept; what was executed is not.
+        const read = (value: unknown) => sql`SELECT a / ${value as number}::int AS n FROM t`
+        yield* twice(read(1))
+        assert.strictEqual(yield* sent(Effect.flip(read("x"))), `Bind Execute Sync ${whole}`)
+        assert.strictEqual(yield* sent(Effect.flip(read(0))), "Bind Execute Sync")
+        assert.strictEqual(yield* sent(read(1)), "Bind Execute Sync")
+      })
   )
 
   it.scoped("are of reads, writes and common table expressions, with and without values", () =>
