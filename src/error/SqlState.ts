@@ -202,11 +202,16 @@ export const table: ReadonlyArray<Rule> = [
     "UnknownError",
     "transient",
     {
-      "0A000+RevalidateCachedQuery": "the result of a prepared statement has changed its type",
       "26": "a prepared statement is not known on this connection",
       "42P05": "a prepared statement exists already on this connection"
     },
     { advice: unnamed }
+  ),
+  ...group(
+    "UnknownError",
+    "transient",
+    { "0A000+RevalidateCachedQuery": "the result of a prepared statement has changed its type" },
+    { advice: "run the transaction again, as a table has changed meanwhile" }
   ),
   ...group("UnknownError", "transient", {
     "57014+ProcessInterrupts": "somebody else cancelled the statement",

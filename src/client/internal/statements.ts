@@ -6,7 +6,9 @@
  * 2. A name stands for one Parse: no other connection, no other text and no later Parse ever gets it. So whatever a pooler
  *    or a change of tables does, a name either means what its owner thinks, or the server says that it does not.
  * 3. What the server says before it has bound the values to a name may be about the name instead of the statement, of which
- *    nothing was executed then: outside a transaction it is sent again without one, once, unseen by anybody.
+ *    nothing was executed then: outside a transaction it is sent again without one, once, unseen by anybody. What a function
+ *    or trigger inside it raises comes after that, whatever its code, and is the caller's. (Only what claims to be IMMUTABLE,
+ *    or reads a type, may be called as early as that.)
  * 4. A result or a parameter that has changed its type is a change of tables: every connection then names all its statements
  *    anew. A server that forgot a name without our having said so is several servers behind a pooler that does not know of
  *    names: nothing is named any more. Where a pooler is to be suspected nothing is so in transactions from the beginning,

@@ -59,4 +59,4 @@ export const byBeginning = (rules: ReadonlyArray<Rule>) => {
 /** Advice that several tables give. */
 export const backoff = "wait and try again"
 export const replaced = "the connection is replaced"
-export const unnamed = "behind a pooler, do not name statements"
+export const unnamed = "run the transaction again; behind a pooler set preparedStatements: false"
