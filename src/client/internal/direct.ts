@@ -13,7 +13,7 @@ import type * as PgError from "../../error/PgError.js"
 import type { Lease } from "../Pool.js"
 import { dispatch, send, type Work } from "./attempt.js"
 import { type Attempt, guard, Permit, recover, tracked } from "./guard.js"
-import { hooks, leased } from "./leasing.js"
+import { hooks, leased, unserved } from "./leasing.js"
 import type { Request } from "./request.js"
 import type { Reply } from "./session.js"
 import type { Caller, Stages } from "./stages.js"
@@ -59,12 +59,14 @@ export const direct = <A>(
       budget.unsafeLeave()
       resume(effect)
     }
-    const failed = (error: PgError.PgError) => {
-      permit.settle(error, 0)
+    const goOn = (error: PgError.PgError) =>
       end(Effect.map(tracked(stages, recover(stages, caller, again(), repeatable, error)), view))
+    const failed = (error: PgError.PgError) => {
+      unserved(stages, permit, error)
+      goOn(error)
     }
     const answered = (reply: Reply, error: PgError.PgError | undefined) =>
-      error === undefined ? end(viewed(view, reply)) : failed(error)
+      error === undefined ? end(viewed(view, reply)) : goOn(error)
     let abandon: (() => void) | undefined
     const served = ({ release, session }: Lease) => {
       abandon = dispatch(stages, caller, session, request(), work, hooks(stages, permit, release), answered)

@@ -27,7 +27,13 @@ export const leased = <A>(
     )
   )
 
-/** `pool.acquire`, whose failure is an attempt's verdict. */
+/** There was no connection: that is an attempt's verdict. */
+export const unserved = (stages: Stages, permit: Verdicts, error: PgError.PgError): void => {
+  permit.settle(error, 0)
+  stages.recorder.unserved(error)
+}
+
+/** `pool.acquire`, and what is learned of its failure. */
 export const acquired = (
   stages: Stages,
   caller: Caller,
@@ -35,10 +41,7 @@ export const acquired = (
   restore: Restore
 ): Effect.Effect<Lease, PgError.PgError> =>
   Effect.tapError(stages.pool.acquire(restore, caller.clock), (error) =>
-    Effect.sync(() => {
-      permit.settle(error, 0)
-      stages.recorder.unserved(error)
-    })
+    Effect.sync(() => unserved(stages, permit, error))
   )
 
 /** What the breaker and the pool learn of one statement. */
