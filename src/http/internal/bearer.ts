@@ -90,11 +90,13 @@ export const make = (options: Options): Either.Either<Bearer["Type"], InvalidOpt
             const locked = wrong.wait(address, now)
             if (locked > 0) return yield* refusals.tooMany("Too many wrong tokens: try again later", locked)
             const { authorization = "" } = request.headers
+            // Who has none guesses nothing, and keeps out nobody of the same address.
+            if (authorization === "") return yield* missing
             const given = authorization.replace(scheme, "")
             const right = timingSafeEqual(digest(given), expected) && given !== authorization
             if (!right) {
               wrong.take(address, now)
-              return yield* authorization === "" ? missing : invalid
+              return yield* invalid
             }
             const full = accepted.wait(now)
             if (full > 0)
