@@ -14,9 +14,11 @@ const slowCommits = (url: Parameters<typeof advisoryLock>[1]) =>
 /** Fixture, and transactions that lose their COMMIT with nobody left to find out. */
 const losing = (options: Parameters<typeof ledgered>[0] = {}) =>
   Effect.map(ledgered({ alone: true, breaker: false, ...options }), (fixture) => {
-    const { insert, once, proxy } = fixture
+    const { insert, once, proxy, sql } = fixture
+    /** It has a second, and after the one before the pool may take as long to look for the server again. */
     const alone = (n: number) =>
-      unknown(once(Effect.zipLeft(insert(n), proxy.refuse), { timeout: "1 second", retry: false })).pipe(
+      sql`SELECT 1`.pipe(
+        Effect.zipRight(unknown(once(Effect.zipLeft(insert(n), proxy.refuse), { timeout: "1 second", retry: false }))),
         Effect.zipLeft(proxy.accept)
       )
     return {

@@ -110,10 +110,12 @@ layer(server, { excludeTestServices: true, timeout: "60 seconds" })("Transaction
   it.scoped("who gives up is told how to ask, and asks a server that has been stopped and started cleanly", () =>
     Effect.gen(function* () {
       const server = yield* EmbeddedPostgres.EmbeddedPostgres
-      const { askDirectly, insert, kept, once, proxy } = yield* ledgered({ alone: true, breaker: false })
+      const { askDirectly, insert, kept, once, proxy, sql } = yield* ledgered({ alone: true, breaker: false })
       const alone = (n: number) =>
         unknown(once(Effect.zipLeft(insert(n), proxy.refuse), { exactlyOnce: "xid", timeout: "1 second" })).pipe(
-          Effect.zipLeft(proxy.accept)
+          Effect.zipLeft(proxy.accept),
+          // The next one has a second, and the pool may take as long to look for the server again.
+          Effect.zipLeft(sql`SELECT 1`)
         )
       yield* proxy.swallowReply({ on: commit })
       const applied = yield* alone(1)
