@@ -116,9 +116,12 @@ const ruleLimit = "2 seconds"
 /** A server that is not back by then is not coming back. */
 const backLimit = "60 seconds"
 
-/** Again and again until it succeeds. */
-const soon = <A, E, R>(self: Effect.Effect<A, E, R>) =>
-  self.pipe(Effect.retry(Schedule.spaced("20 millis")), Effect.timeout(backLimit))
+/** Again and again until it succeeds; `what` is said of one that does not. */
+const soon = <A, E, R>(self: Effect.Effect<A, E, R>, what: string) =>
+  self.pipe(
+    Effect.retry(Schedule.spaced("20 millis")),
+    Effect.timeoutFail({ duration: backLimit, onTimeout: () => new Error(`not within ${backLimit}: ${what}`) })
+  )
 
 /** One fault on one database, from its beginning until the server answers again. */
 export const inflict = (fault: Fault, database: string, tally: Tally) =>
@@ -150,7 +153,7 @@ export const inflict = (fault: Fault, database: string, tally: Tally) =>
           (all) => all.every((backend) => backend.pid !== pid),
           () => new Error(`backend ${pid} is still there`)
         ),
-        soon
+        (self) => soon(self, `backend ${pid} is gone`)
       )
     const one = (victim: number, end: (pid: number) => Effect.Effect<boolean>) =>
       Effect.flatMap(server.backends, (all) => {
@@ -177,14 +180,16 @@ export const inflict = (fault: Fault, database: string, tally: Tally) =>
         lasting(proxy.latency({ delay, jitter, seed: delay }), millis, proxy.latency({ delay: 0 }))
     })
     yield* inflicted
-    yield* soon(server.query("SELECT 1"))
+    yield* soon(server.query("SELECT 1"), `the server answers after ${JSON.stringify(fault)}`)
     tally.faults.set(fault._tag, (tally.faults.get(fault._tag) ?? 0) + 1)
   })
 
 /** After the last fault, which may have been interrupted: a plain network, and a server that answers. */
 export const heal = Effect.gen(function* () {
   yield* Effect.flatMap(FaultProxy.FaultProxy, ({ heal }) => heal)
-  yield* Effect.flatMap(EmbeddedPostgres.EmbeddedPostgres, ({ query }) => soon(query("SELECT 1")))
+  yield* Effect.flatMap(EmbeddedPostgres.EmbeddedPostgres, ({ query }) =>
+    soon(query("SELECT 1"), "the server answers in the end")
+  )
 })
 
 export interface Options {
