@@ -5,7 +5,8 @@ import * as CircuitBreaker from "../../src/policy/CircuitBreaker.js"
 import { ResilientPg } from "../../src/ResilientPg.js"
 import * as Metrics from "../../src/telemetry/Metrics.js"
 
-const idlePool: Pool.Snapshot = {
+/** One of its four connections is in use, and nobody waits. */
+export const idlePool: Pool.Snapshot = {
   max: 10,
   min: 0,
   total: 4,

@@ -1,21 +1,8 @@
 /** What the API may tell a dashboard, for tests of what becomes of it. */
 import type * as State from "../../src/http/dashboard/state.js"
+import { idlePool } from "../health/support.js"
 
 export const start = 1_700_000_000_000
-
-const pool = {
-  max: 10,
-  min: 0,
-  total: 4,
-  idle: 3,
-  used: 1,
-  quarantined: 0,
-  leaked: 0,
-  connecting: 0,
-  waiting: 0,
-  generation: 0,
-  closing: 0
-}
 
 export const breaker = (state: State.BreakerState = "Closed", since = start - 3_600_000): State.Breaker => ({
   ...{ state, since, reason: "created", generation: 0, failures: 0, successes: 0, probing: 0, waiting: 0, trips: 0 },
@@ -23,13 +10,23 @@ export const breaker = (state: State.BreakerState = "Closed", since = start - 3_
 })
 
 export const tick = (at: number, change: Partial<State.Tick> = {}): State.Tick => ({
-  ...{ at, pool, breaker: breaker(), inFlight: 0, seconds: 1, operations: 10, perSecond: 10, errors: {}, retries: 0 },
+  ...{
+    at,
+    pool: idlePool,
+    breaker: breaker(),
+    inFlight: 0,
+    seconds: 1,
+    operations: 10,
+    perSecond: 10,
+    errors: {},
+    retries: 0
+  },
   ...{ timeouts: 0, p50Ms: 1, p95Ms: 2, p99Ms: 3, waitMs: 0 },
   ...change
 })
 
 export const report = (at: number, change: Partial<State.Report> = {}): State.Report => ({
-  ...{ at, status: "healthy", score: 100, deductions: [], pool, breaker: breaker(), breakerChanges: 0 },
+  ...{ at, status: "healthy", score: 100, deductions: [], pool: idlePool, breaker: breaker(), breakerChanges: 0 },
   probe: { ok: true, pingMs: 1 },
   trends: { storm: false },
   signals: {

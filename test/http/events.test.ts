@@ -4,25 +4,11 @@ import * as Alerts from "../../src/health/Alerts.js"
 import { HealthMonitor } from "../../src/health/HealthMonitor.js"
 import * as Events from "../../src/http/internal/events.js"
 import * as RetryBudget from "../../src/policy/RetryBudget.js"
-import { world } from "../health/support.js"
+import { idlePool, world } from "../health/support.js"
 import * as TestPg from "../support/TestPg.js"
 import * as sse from "./sse.js"
 
-const pool = {
-  ...{
-    max: 10,
-    min: 0,
-    total: 4,
-    idle: 3,
-    used: 1,
-    quarantined: 0,
-    leaked: 0,
-    connecting: 0,
-    waiting: 2,
-    generation: 0
-  },
-  closing: 0
-}
+const pool = { ...idlePool, waiting: 2 }
 
 /** The stream of a monitor that checks when it is told to. */
 const hub = Effect.gen(function* () {
