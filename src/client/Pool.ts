@@ -94,8 +94,6 @@ export interface Lease {
 }
 
 export interface Pool {
-  /** A connection at once, or undefined if one must be waited for. */
-  readonly unsafeTake: () => Lease | undefined
   /**
    * `acquire` for those who must not be kept waiting by a fiber: told at once, or in turn. Gives what leaves the queue, for
    * one who gives up before being told.
@@ -222,6 +220,7 @@ export const make = (options: Options, env: Environment): Pool => {
     absence
   )
 
+  /** A connection at once, or undefined if one must be waited for. */
   const unsafeTake = () => {
     const lease = waiting.size > 0 || closing ? undefined : entries.take()
     if (lease !== undefined) listener.waited(0)
@@ -287,7 +286,6 @@ export const make = (options: Options, env: Environment): Pool => {
   )
 
   return {
-    unsafeTake,
     unsafeAcquire,
     acquire,
     snapshot,

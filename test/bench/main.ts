@@ -2,7 +2,7 @@
  * How fast the layer is, next to the clients that it takes the place of: one process, the contenders in alternation, medians
  * of rounds, and ratios round by round with their spread. Everything is on, as `ResilientPg.layer({ url })` has it.
  *
- *   npm run bench                          all of it, some 10 minutes on an idle machine
+ *   npm run bench                          all of it
  *   npm run bench -- --only read,mixed     some workloads
  *   npm run bench -- --rounds 5 --pieces 500
  *   npm run bench -- --policies            ours, with each policy left out

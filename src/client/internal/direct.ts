@@ -1,5 +1,5 @@
 /**
- * The way of a statement that meets no trouble: the whole of section 2's way, in one asynchronous step without a fiber's
+ * The way of a statement that meets no trouble: from admission to answer in one asynchronous step, without a fiber's
  * help. Admission, connection, statement and answer follow one another in callbacks; whatever fails goes on in guard.ts, as if
  * its first attempt had been made there.
  *
