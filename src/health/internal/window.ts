@@ -1,6 +1,7 @@
 /** The recent past of counters that only ever rise: how much has happened between two readings, and how fast. Pure. */
 import {
   above,
+  addHistograms,
   type Figures,
   type Histogram,
   type Named,
@@ -81,17 +82,6 @@ const gained = (before: Histogram, after: Histogram): Histogram => {
   }
 }
 
-const joined = (a: Histogram, b: Histogram): Histogram => {
-  const other = new Map(b.buckets)
-  return a.count === 0
-    ? b
-    : {
-        count: a.count + b.count,
-        sum: a.sum + b.sum,
-        buckets: a.buckets.map(([bound, count]) => [bound, count + (other.get(bound) ?? 0)] as const)
-      }
-}
-
 /**
  * The value below which a share `q` of what was counted lies, taken as spread evenly within its bucket; the bound of the
  * last finite bucket for what lies above it. 0 where nothing was counted.
@@ -160,8 +150,8 @@ export const over = (readings: ReadonlyArray<Reading>): Window => {
     const before = readings[i - 1]!.figures
     const after = readings[i]!.figures
     for (const name of counters) sums[name] += increase(before[name], after[name])
-    operations = joined(operations, gained(before.operations, after.operations))
-    waits = joined(waits, gained(before.waits, after.waits))
+    operations = addHistograms(operations, gained(before.operations, after.operations))
+    waits = addHistograms(waits, gained(before.waits, after.waits))
     addNamed(named, before.byName, after.byName)
     for (const [tag, count] of after.errors) {
       const more = increase(before.errors.get(tag) ?? 0, count)
