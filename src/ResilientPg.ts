@@ -40,6 +40,7 @@ import * as cancel from "./client/internal/cancel.js"
 import * as connector from "./client/internal/connect.js"
 import { currentLevel, Held } from "./client/internal/held.js"
 import { noVerdicts } from "./client/internal/leasing.js"
+import { Paces } from "./client/internal/pace.js"
 import { makeReserve } from "./client/internal/reserve.js"
 import { query } from "./client/internal/session.js"
 import type { Stages } from "./client/internal/stages.js"
@@ -260,6 +261,7 @@ export const make = (
         : statements.policy({ ...config.preparedStatements, pooler: record.poolerFound })
     )
     const cancels = yield* Effect.makeSemaphore(cancel.atOnce)
+    const paces = new Paces()
     const oneAside = yield* Effect.makeSemaphore(1)
     const thePool: Pool.Pool = Pool.make(
       {
@@ -285,6 +287,7 @@ export const make = (
         },
         random: () => random.number(),
         clock,
+        paces,
         settle: (session, slot) =>
           Effect.map(cancel.settle(session, slot, config.stream, cancels), (result) => {
             record.settled(result)
@@ -321,6 +324,8 @@ export const make = (
       transacted: transaction.makeTransacted(() => stages, attributes),
       owner: {},
       pool: thePool,
+      paces,
+      lanes: config.lanes,
       breaker,
       budget,
       retry: config.retry === false ? undefined : (config.retry ?? RetryPolicy.standard),

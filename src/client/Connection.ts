@@ -7,6 +7,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
@@ -80,8 +81,8 @@ export abstract class Base implements Connection {
 }
 
 /** Parameters as the wire wants them, once for all attempts. A value that can not be sent is the caller's typed error. */
-export const serialized = (params: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<Value>, PgError.PgError> =>
-  Effect.try({
+export const serialized = (params: ReadonlyArray<unknown>): Either.Either<ReadonlyArray<Value>, PgError.PgError> =>
+  Either.try({
     try: () => serialize(params),
     catch: (cause) => classify(cause, { phase: "Execute", outcome: "NotApplied" })
   })
@@ -138,12 +139,12 @@ export class Pooled extends Base {
         return stages.transacted((held) => held.execution(sql, params, rowMode, view, preparable), { exactlyOnce })
       }
       const prepares = preparable && isPreparable(work.command)
-      return Effect.mapError(
-        Effect.flatMap(serialized(params), (values) =>
-          direct(stages, caller, () => new Request(sql, values, rowMode, prepares), work, repeatable, view)
-        ),
-        PgError.toSqlError
-      )
+      const shares = stages.lanes && prepares && (work.command !== "select" || ReadOnly.inspect(sql).readOnly)
+      const pace = shares ? stages.paces.of(sql) : undefined
+      const values = serialized(params)
+      if (Either.isLeft(values)) return Effect.fail(PgError.toSqlError(values.left))
+      const request = () => new Request(sql, values.right, rowMode, prepares)
+      return direct(fiber, { stages, caller, request, work, repeatable, view, pace })
     })
   }
 

@@ -16,7 +16,9 @@ import type * as Tracer from "effect/Tracer"
 import type * as PgError from "../error/PgError.js"
 import * as Absence from "./internal/absence.js"
 import * as Entries from "./internal/entries.js"
+import * as Lanes from "./internal/lanes.js"
 import * as Opening from "./internal/opening.js"
+import type { Paces } from "./internal/pace.js"
 import * as refusal from "./internal/refusal.js"
 import { type Session, type Slot, terminated } from "./internal/session.js"
 import type { Restore } from "./internal/stages.js"
@@ -87,16 +89,28 @@ export interface Listener {
 /** A connection in somebody's hands. `release` is idempotent and may be called while a statement is in flight. */
 export interface Lease {
   readonly session: Session
+  /** Others use it at the same time: only single commands may be sent, by `pipeline`. */
+  readonly lane?: Lanes.Lane | undefined
   /** It is somebody else's by now, or will be: not a word more on it. */
   readonly released: boolean
   span: Tracer.AnySpan | undefined
   readonly release: () => void
 }
 
+/** A connection as the pool itself lends it. */
+export interface Lent extends Lease {
+  /** Live clock, milliseconds. */
+  readonly since: number
+  /** How often it may be used before `maxUses` ends it. */
+  readonly usesLeft: number
+  /** Given back, used so many times: once, if not said. */
+  readonly release: (uses?: number) => void
+}
+
 export interface Pool {
   /**
    * `acquire` for those who must not be kept waiting by a fiber: told at once, or in turn. Gives what leaves the queue, for
-   * one who gives up before being told.
+   * one who gives up before being told. Whoever tells of `cargo` may be given a place on a connection that others use too.
    */
   readonly unsafeAcquire: (turn: Waiting.Turn<Lease, PgError.PgError>, clock: Clock.Clock) => () => void
   /**
@@ -130,6 +144,8 @@ export interface Environment {
   readonly alarm: (clock: Clock.Clock, millis: number, due: () => void) => () => void
   readonly random: () => number
   readonly clock: Clock.Clock
+  /** The clock by which statements on a connection are told to take long. */
+  readonly paces: Paces
   /** Settles an abandoned statement; ends when the session is usable or destroyed. */
   readonly settle: (session: Session, slot: Slot) => Effect.Effect<void>
   /** Asks the server to cancel what is in flight, for closing, and waits shortly for its answer. */
@@ -193,13 +209,23 @@ export const make = (options: Options, env: Environment): Pool => {
     if (left.total === 0 && left.closing === 0) quiet?.()
   }
 
-  const entries = Entries.make(options, env, {
+  const entries: Entries.Entries = Entries.make(options, env, {
     waiting,
     absence,
     closing: () => closing,
     failed,
     pump,
-    gone: finishClosing
+    gone: finishClosing,
+    lanes: () => lanes
+  })
+
+  const lanes = Lanes.make({
+    paces: env.paces,
+    take: () => entries.take(),
+    sound: (lease) => entries.sound(lease),
+    freed: () => {
+      if (waiting.size > 0) pump()
+    }
   })
 
   const opening = Opening.make(
@@ -221,8 +247,9 @@ export const make = (options: Options, env: Environment): Pool => {
   )
 
   /** A connection at once, or undefined if one must be waited for. */
-  const unsafeTake = () => {
-    const lease = waiting.size > 0 || closing ? undefined : entries.take()
+  const unsafeTake = (cargo?: Lanes.Cargo) => {
+    if (waiting.size > 0 || closing) return undefined
+    const lease: Lease | undefined = cargo === undefined ? entries.take() : lanes.take(cargo)
     if (lease !== undefined) listener.waited(0)
     return lease
   }
@@ -242,7 +269,7 @@ export const make = (options: Options, env: Environment): Pool => {
   }
 
   const unsafeAcquire: Pool["unsafeAcquire"] = (turn, clock) => {
-    const lease = unsafeTake()
+    const lease = unsafeTake(turn.cargo)
     if (lease !== undefined) turn.served(lease)
     else {
       const error = refused()

@@ -113,6 +113,12 @@ export interface Options extends Omit<PgClientConfig, "password" | "idleTimeout"
   /** Whether statements that the lexer takes for reads are repeated after an unknown outcome. Default `true`. */
   readonly autoRetryReads?: boolean | undefined
   /**
+   * Short statements outside of transactions share connections, each sent without waiting for the answers of those before it.
+   * Which ones are short is learned; reads and writes never share one. Default true. False, or a pooler that is recognised:
+   * each has a connection of its own.
+   */
+  readonly lanes?: boolean | undefined
+  /**
    * Statements that a connection parses once: single SELECTs, VALUES, INSERTs, UPDATEs, DELETEs and MERGEs that come for the
    * `after`th time on it (1 or more, default 2), at most `size` of them (1 to 10,000, default 256), those used last. What a
    * change of tables makes of them is repaired, outside transactions unseen; inside they fail, transient. Behind a pooler

@@ -8,8 +8,9 @@ import { classify, isFinalAnswer } from "../../error/classify.js"
 import { outcomeOf } from "../../error/outcome.js"
 import * as PgError from "../../error/PgError.js"
 import * as operation from "../../policy/internal/operation.js"
+import type { Lease } from "../Pool.js"
 import type { Request } from "./request.js"
-import type { Reply, Session, Slot } from "./session.js"
+import type { Reply, Slot } from "./session.js"
 import type { Caller, Stages } from "./stages.js"
 
 /** What decides how a failure of a statement is to be read. */
@@ -90,18 +91,19 @@ export interface Hooks {
   readonly settled: (silent: boolean) => void
 }
 
-/** `error` is undefined exactly when the server completed it. */
-export type Done = (reply: Reply, error: PgError.PgError | undefined) => void
+/** How it ended. `error` is undefined exactly when the server completed it. */
+export interface Ending {
+  readonly done: (reply: Reply, error: PgError.PgError | undefined) => void
+}
 
 /** Sends, and tells once how it ended. Gives what its caller does who goes away: nothing is told from then on. */
 export const dispatch = (
   stages: Stages,
   caller: Caller,
-  session: Session,
+  { lane, session }: Pick<Lease, "lane" | "session">,
   request: Request,
   work: Work,
-  hooks: Hooks,
-  done: Done
+  hooks: Hooks & Ending
 ): (() => void) => {
   const since = performance.now()
   // What may be in the database once it is sent: not a read, and not inside a transaction that is still open.
@@ -109,25 +111,23 @@ export const dispatch = (
   const count = (by: 1 | -1) => operation.countWrite(caller.operation, by, work.isCommit)
   if (counts) count(1)
   let answered = false
-  const slot: Slot = session.submit(
-    request,
-    (reply) => {
-      answered = true
-      const elapsedMs = performance.now() - since
-      const error = reply.error === undefined ? undefined : failureOf(stages, caller, work, reply, elapsedMs)
-      // Not told to read only, and yet refused to write: this is a standby now.
-      if (error?._tag === "ReadOnlyError" && !work.readOnly) stages.pool.turnedReadOnly()
-      if (counts && error?.outcome === "NotApplied") count(-1)
-      hooks.answered(error, elapsedMs)
-      stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error?._tag)
-      done(reply, error)
-    },
-    !work.isCommit
-  )
+  const onReply = (reply: Reply) => {
+    answered = true
+    const elapsedMs = performance.now() - since
+    const error = reply.error === undefined ? undefined : failureOf(stages, caller, work, reply, elapsedMs)
+    // Not told to read only, and yet refused to write: this is a standby now.
+    if (error?._tag === "ReadOnlyError" && !work.readOnly) stages.pool.turnedReadOnly()
+    if (counts && error?.outcome === "NotApplied") count(-1)
+    hooks.answered(error, elapsedMs)
+    stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error?._tag)
+    hooks.done(reply, error)
+  }
+  const slot: Slot =
+    lane === undefined ? session.submit(request, onReply, !work.isCommit) : session.pipeline(request, onReply)
   return () => {
     // Interrupted before it could go on with the answer that it had: nothing is abandoned, and what was done is done.
     if (answered) return
-    slot.onSettled = hooks.settled
+    slot.onSettled = (silent) => hooks.settled(silent)
     const inFlight = session.abandon(slot)
     if (inFlight) {
       stages.recorder.attempt(caller.operation, work.command, (performance.now() - since) / 1000, "Interrupted")
@@ -143,14 +143,15 @@ export const dispatch = (
 export const send = (
   stages: Stages,
   caller: Caller,
-  session: Session,
+  lease: Pick<Lease, "lane" | "session">,
   request: Request,
   work: Work,
   hooks: Hooks,
   resume: (effect: Effect.Effect<Reply, PgError.PgError>) => void
 ): Effect.Effect<void> =>
   Effect.sync(
-    dispatch(stages, caller, session, request, work, hooks, (reply, error) =>
-      resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
-    )
+    dispatch(stages, caller, lease, request, work, {
+      ...hooks,
+      done: (reply, error) => resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
+    })
   )

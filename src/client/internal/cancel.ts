@@ -2,8 +2,8 @@
  * Settling a statement that nobody waits for any more, so that its connection may be used again.
  *
  * Invariants:
- * 1. A CancelRequest names a server process, not a statement: it goes out only while the abandoned statement is the one
- *    in flight, and nothing else is sent until its effect can not come any more.
+ * 1. A CancelRequest names a server process, not a statement: it goes out only while nothing is in flight but what was
+ *    abandoned, and nothing else is sent until its effect can not come any more.
  * 2. That is certain after: the server has closed the cancel socket (the signal is sent), ReadyForQuery was seen, and one
  *    empty query went through as a barrier that takes a late signal instead of the next statement.
  * 3. A COMMIT is never cancelled: its answer is waited for.
@@ -103,11 +103,15 @@ export const request = (session: Session, stream: Pg.ClientConfig["stream"]): Ef
     Effect.catchAllDefect(() => Effect.succeed(false))
   )
 
-/** For a session that goes anyway: ask once for the end of what is on the wire, and give its caller the answer. */
+/** For a session that goes anyway: ask for the end of what is on the wire, one after the other, and give the callers the answers. */
 export const last = (session: Session, stream: Pg.ClientConfig["stream"]): Effect.Effect<unknown> =>
-  Effect.flatMap(session.cancellable ? request(session, stream) : Effect.succeed(session.onWire), (wait) =>
-    wait ? answered(session, limit) : Effect.void
-  )
+  Effect.gen(function* () {
+    let answers = true
+    while (answers && session.cancellable) {
+      answers = (yield* request(session, stream)) && (yield* answered(session, limit))
+    }
+    if (answers && session.onWire) yield* answered(session, limit)
+  })
 
 /** Ends when the session may be used again (`Ended`, `Cancelled`) or has been destroyed (`Silent`). */
 export const settle = (
@@ -117,14 +121,23 @@ export const settle = (
   permits: Effect.Semaphore
 ): Effect.Effect<Settled> =>
   Effect.gen(function* () {
-    if (yield* answered(session, slot.cancellable ? grace : commitLimit)) return "Ended"
-    if (slot.cancellable) {
+    let settled: Settled = "Ended"
+    // Mostly one; several where they were pipelined. Nobody waits for any of them.
+    while (session.onWire) {
+      if (yield* answered(session, slot.cancellable ? grace : commitLimit)) continue
+      if (!slot.cancellable) return silent(session)
       const sent = yield* permits.withPermits(1)(
         Effect.suspend(() => (session.onWire ? request(session, stream) : Effect.succeed(undefined)))
       )
-      if (sent === undefined && session.lost === undefined) return "Ended"
-      if (sent && (yield* answered(session, limit)) && (yield* barrier(session))) return "Cancelled"
+      if (sent === undefined) continue
+      if (!sent || !(yield* answered(session, limit))) return silent(session)
+      settled = "Cancelled"
     }
-    session.destroy(terminated("no answer to a cancelled statement in time"))
-    return "Silent"
+    if (session.lost !== undefined || (settled === "Cancelled" && !(yield* barrier(session)))) return silent(session)
+    return settled
   })
+
+const silent = (session: Session): Settled => {
+  session.destroy(terminated("no answer to a cancelled statement in time"))
+  return "Silent"
+}

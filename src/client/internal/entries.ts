@@ -11,8 +11,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { classify } from "../../error/classify.js"
 import type * as PgError from "../../error/PgError.js"
-import type { Environment, EvictionReason, Lease, Options } from "../Pool.js"
+import type { Environment, EvictionReason, Lease, Lent, Options } from "../Pool.js"
 import type { Absence } from "./absence.js"
+import type { Lanes } from "./lanes.js"
 import { patience } from "./patience.js"
 import { Request } from "./request.js"
 import { type Session, terminated } from "./session.js"
@@ -27,7 +28,7 @@ interface Entry {
   idleSince: number
   uses: number
   state: "idle" | "used" | "quarantined"
-  lease: (Lease & { readonly since: number; reported: boolean }) | undefined
+  lease: (Lent & { reported: boolean }) | undefined
 }
 
 /** What the connections need of the rest of the pool. */
@@ -41,6 +42,8 @@ export interface Surroundings {
   readonly pump: () => void
   /** A socket has closed. */
   readonly gone: () => void
+  /** Places on connections in use, for those at the head of the queue that may share one. */
+  readonly lanes: () => Lanes
 }
 
 /** Milliseconds for an answer to a check, or to a ROLLBACK. */
@@ -49,7 +52,7 @@ const checkLimit = 1_000
 export const goodbye = 500
 
 export const make = (options: Options, env: Environment, surroundings: Surroundings) => {
-  const { absence, closing, failed, gone, pump, waiting } = surroundings
+  const { absence, closing, failed, gone, lanes, pump, waiting } = surroundings
   const { clock, listener } = env
   const entries = new Set<Entry>()
   const idle: Array<Entry> = []
@@ -71,7 +74,7 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
     listener.changed()
   }
 
-  const lend = (entry: Entry): Lease => {
+  const lend = (entry: Entry): Lent => {
     const since = performance.now()
     const lease: NonNullable<Entry["lease"]> = {
       session: entry.session,
@@ -81,11 +84,12 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
       span: undefined,
       since,
       reported: false,
-      release: () => {
+      usesLeft: options.maxUses - entry.uses,
+      release: (uses = 1) => {
         if (entry.lease !== lease) return
         entry.lease = undefined
         if (lease.reported) leaked--
-        entry.uses++
+        entry.uses += uses
         listener.used((performance.now() - since) / 1000)
         if (!entries.has(entry)) return
         if (entry.session.busy) enter(entry, "quarantined")
@@ -97,7 +101,22 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
     return lease
   }
 
-  const serve = (entry: Entry) => waiting.serve(() => lend(entry))
+  /** To whoever came first; others that may share it follow at once. */
+  const serve = (entry: Entry) => {
+    waiting.serve(({ cargo }) => {
+      const lease = lend(entry)
+      return cargo === undefined ? lease : lanes().open(lease, cargo)
+    })
+    board()
+  }
+
+  const board = () => {
+    for (let cargo = waiting.firstCargo(); cargo !== undefined; cargo = waiting.firstCargo()) {
+      const place = lanes().join(cargo)
+      if (place === undefined) return
+      waiting.serve(() => place)
+    }
+  }
 
   /** A connection that may be dead: one empty query. */
   const check = (entry: Entry, done: () => void = () => {}) => {
@@ -199,7 +218,7 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
     figures: () => ({ total: entries.size, idle: idle.length, quarantined, leaked, checking, closing: leaving.size }),
 
     /** An idle connection that needs no check. */
-    take: (): Lease | undefined => {
+    take: (): Lent | undefined => {
       const latest = idle[idle.length - 1]
       if (latest === undefined || !trusted(latest, performance.now())) return undefined
       idle.pop()
@@ -208,6 +227,7 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
 
     /** Serve the queue from what is idle, or have that checked for it. */
     offer: () => {
+      board()
       const now = performance.now()
       while (waiting.size > 0 && idle.length > 0) {
         const latest = idle[idle.length - 1]!
@@ -216,6 +236,10 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
         else break
       }
     },
+
+    /** One in use may be given more to do. */
+    sound: ({ session, since }: Lent): boolean =>
+      session.lost === undefined && since > readOnlyAt && absence.trusts(session.answeredAt),
 
     /** A new connection. `done`: what it was opened for is over. */
     admit: (session: Session, done: () => void) => {
@@ -292,3 +316,5 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
     }
   }
 }
+
+export type Entries = ReturnType<typeof make>

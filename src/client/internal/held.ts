@@ -134,7 +134,7 @@ export class Held extends Base {
       return send(
         stages,
         caller,
-        lease.session,
+        lease,
         request(),
         work,
         {

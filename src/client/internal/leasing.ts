@@ -55,11 +55,15 @@ export const hooks = (stages: Stages, permit: Verdicts, release: () => void) => 
     release()
   },
   settled: (silent: boolean) => {
-    if (!silent) return
-    permit.report(silence)
-    stages.pool.suspect()
+    if (silent) reportSilence(stages, permit)
   }
 })
+
+/** The server was silent: to the breaker as good as a lost connection, and to the pool a reason to ask the others. */
+export const reportSilence = (stages: Stages, permit: Verdicts): void => {
+  permit.report(silence)
+  stages.pool.suspect()
+}
 
 /** A server that did not even answer a cancel. Never shown: its caller has gone. */
 const silence = new PgError.ConnectionError({

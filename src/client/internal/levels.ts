@@ -68,7 +68,7 @@ export const begin = (
             ...rest,
             answered: (error: PgError.PgError | undefined, ms: number) => permit.settle(error, ms)
           }
-          return send(stages, caller, lease.session, request, work, keep, resume)
+          return send(stages, caller, lease, request, work, keep, resume)
         })
         return Effect.onExit(restore(sent), (exit) =>
           Effect.sync(() => {
@@ -128,7 +128,7 @@ export const commit = (
       const givenUp = send(
         stages,
         caller,
-        lease.session,
+        lease,
         new Request("COMMIT"),
         { ...control("Commit", "commit", !held.wrote), settles },
         {

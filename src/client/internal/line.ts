@@ -46,6 +46,15 @@ export class Line<A> {
     return undefined
   }
 
+  /** Whoever came first. */
+  first(): A | undefined {
+    for (let i = this.head; i < this.places.length; i++) {
+      const value = this.places[i]?.value
+      if (value !== undefined) return value
+    }
+    return undefined
+  }
+
   /** Whoever came first among those that qualify. */
   find(qualifies: (value: A) => boolean): A | undefined {
     for (let i = this.head; i < this.places.length; i++) {

@@ -69,7 +69,7 @@ const closing = (
   send(
     stages,
     caller,
-    held.lease.session,
+    held.lease,
     new Request(text),
     control("Savepoint", "savepoint"),
     {

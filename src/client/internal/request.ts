@@ -1,6 +1,6 @@
 /**
- * Statements as `pg.Client` drives them: each submits itself and is told of every message of its answer. One, one whose rows
- * are taken in portions, and the end of such a one.
+ * Statements: what is sent for each, and what is made of the messages of its answer, which `pg.Client` passes on. One, one
+ * whose rows are taken in portions, and the end of such a one.
  */
 import * as Pg from "pg"
 import pgUtils from "pg/lib/utils.js"
@@ -9,10 +9,8 @@ import type { Session } from "./session.js"
 import type { Prepared } from "./statements.js"
 import * as wire from "./wire.js"
 
-/** The part of `pg.Connection` that statements write to. */
-export interface PgConnection {
-  readonly stream: { readonly writable: boolean; readonly write: (bytes: Buffer) => boolean }
-  query(text: string): void
+/** The part of `pg.Connection` that statements speak to. */
+interface PgConnection {
   sendCopyFail(message: string): void
 }
 
@@ -122,18 +120,22 @@ export class Request {
     this._result = new PgResult(this.rowMode, this._result._types)
   }
 
-  submit(connection: PgConnection): null {
-    if (this.prepared === undefined && this.values.length === 0) connection.query(this.text)
-    else this.write(connection, "", 0)
+  /** What is to be written for it. */
+  encode(): Buffer {
+    return this.prepared === undefined && this.values.length === 0 ? wire.encodeQuery(this.text) : this.message("", 0)
+  }
+
+  /** `pg.Client`'s way to let it be sent. Nothing to do: the session writes what `encode` gives. */
+  submit(): null {
     return null
   }
 
-  protected write({ stream }: PgConnection, portal: string, rows: number): void {
+  protected message(portal: string, rows: number): Buffer {
     const { prepared } = this
     const known = prepared?.description
     this.reused = prepared?.parsed === true
     if (known !== undefined) Object.assign(this._result, known)
-    const message: wire.Message = {
+    return wire.encode({
       close: this.forget,
       text: this.reused ? undefined : this.text,
       name: prepared?.name ?? "",
@@ -141,8 +143,7 @@ export class Request {
       portal,
       describe: known === undefined,
       rows
-    }
-    if (stream.writable) stream.write(wire.encode(message))
+    })
   }
 
   /** Told by the session: `pg.Client` leaves these two to nobody. */
@@ -234,13 +235,12 @@ export class Cursor extends Request {
     super(text, values)
   }
 
-  override submit(connection: PgConnection): null {
+  override encode(): Buffer {
     this.suspended = false
     this._result.rows = []
-    if (this.started) connection.stream.write(wire.encodeFetch(this.portal, this.size))
-    else this.write(connection, this.portal, this.size)
+    const bytes = this.started ? wire.encodeFetch(this.portal, this.size) : this.message(this.portal, this.size)
     this.started = true
-    return null
+    return bytes
   }
 }
 
@@ -250,8 +250,7 @@ export class CloseCursor extends Request {
     super("")
   }
 
-  override submit(connection: PgConnection): null {
-    connection.stream.write(wire.encodeClose(this.cursor.portal))
-    return null
+  override encode(): Buffer {
+    return wire.encodeClose(this.cursor.portal)
   }
 }

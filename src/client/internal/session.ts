@@ -1,12 +1,15 @@
 /**
- * One server session over `pg.Client`, spoken to in callbacks: a queue of statements, one on the wire at a time.
+ * One server session over `pg.Client`, spoken to in callbacks: a queue of statements, one on the wire at a time (`submit`);
+ * or several, each sent without waiting for the answer of those before it (`pipeline`).
  *
  * Invariants, each of which the pool relies on:
- * 1. A statement is replied to exactly once: at ReadyForQuery, or when the socket is lost. Never at the ErrorResponse
+ * 1. A statement is replied to exactly once: at its ReadyForQuery, or when the socket is lost. Never at the ErrorResponse
  *    alone, which `pg` reports while the transaction status is still that of the statement before.
- * 2. A statement that is abandoned in flight holds the queue until `resume` is called; one still queued is never sent.
+ * 2. When all that is on the wire has been abandoned, nothing else is sent until `resume` is called; what was abandoned
+ *    before it was sent never is.
  * 3. From construction to the socket's `close` there is an `error` listener, so that no event ends the process.
  * 4. Values are serialised before anything is sent, so that a bind can not fail half-way.
+ * 5. The server answers in the order of sending, and `pg.Client` passes messages on to one statement: the oldest on the wire.
  */
 
 import type { Socket } from "node:net"
@@ -23,7 +26,10 @@ export type Status = "I" | "T" | "E"
 export interface Reply {
   readonly error: unknown
   readonly result: Pg.QueryArrayResult | ReadonlyArray<Pg.QueryArrayResult>
-  /** Whether any byte of it may have left: false only if the socket was known to be gone. */
+  /**
+   * Whether the server may have begun with it: false only if the socket was known to be gone, or if the server's last words
+   * were about one before it.
+   */
   readonly written: boolean
   /** Whether the server gave its final answer: completion, or an ErrorResponse that did not end the session. */
   readonly answered: boolean
@@ -62,6 +68,12 @@ export interface Slot {
 /** Why we ended a session ourselves. The beginning is what `classify` knows a closed connection by. */
 export const terminated = (why: string): Error => new Error(`Connection terminated: ${why}`)
 
+/**
+ * Said by a server process as it ends: what it has not answered by then, but for the one that it was at, it has not read. A
+ * pooler, which may have passed that on to another process, does not name a routine.
+ */
+const isLastWord = (cause: unknown): boolean => cause instanceof Pg.DatabaseError && cause.routine !== undefined
+
 const noResult = { command: "", rowCount: null, oid: 0, fields: [], rows: [] } satisfies Pg.QueryArrayResult
 
 const notify = (listeners: Array<() => void>): Array<() => void> => {
@@ -83,7 +95,13 @@ export class Session {
   onClosed: (() => void) | undefined = undefined
   /** Called when a statement in flight is abandoned: nothing else is sent until whoever settles it calls `resume`. */
   onAbandoned: ((session: Session, slot: Slot) => void) | undefined = undefined
-  private active: Slot | undefined = undefined
+  /** On the wire, in the order of sending: the first is the one that is being answered. */
+  private wire: Array<Slot> = []
+  /** To be sent behind those, all together, at the end of this turn. */
+  private outbox: Array<Slot> = []
+  /** How many on the wire nobody waits for. */
+  private unwanted = 0
+  /** To be sent when nothing is on the wire. */
   private queue: Array<Slot> = []
   private held = false
   private answerListeners: Array<() => void> = []
@@ -116,15 +134,15 @@ export class Session {
     return this.client
   }
   get onWire(): boolean {
-    return this.active !== undefined
+    return this.wire.length > 0
   }
   /** A statement is on the wire that may be cancelled: not a COMMIT. */
   get cancellable(): boolean {
-    return this.active?.cancellable === true
+    return this.wire[0]?.cancellable === true
   }
-  /** A statement is on the wire, or an abandoned one is being settled. */
+  /** A statement is on the wire, or about to be, or an abandoned one is being settled. */
   get busy(): boolean {
-    return this.active !== undefined || this.held
+    return this.wire.length > 0 || this.outbox.length > 0 || this.held
   }
 
   /** To be called right after `client.connect`: our listener must come after those that `pg` adds there. */
@@ -132,8 +150,8 @@ export class Session {
     const { connection } = this.client
     connection.on("readyForQuery", () => this.ready())
     if (this.statements === undefined) return
-    connection.on("parseComplete", () => this.active?.request.handleParseComplete())
-    connection.on("bindComplete", () => this.active?.request.handleBindComplete())
+    connection.on("parseComplete", () => this.wire[0]?.request.handleParseComplete())
+    connection.on("bindComplete", () => this.wire[0]?.request.handleBindComplete())
   }
 
   onNotification(listener: (notification: Pg.Notification) => void): void {
@@ -148,19 +166,34 @@ export class Session {
     return slot
   }
 
+  /**
+   * Send behind what is on the wire, without waiting for its answer, in one packet with the others of this turn. Only for
+   * single commands outside of transactions, on a session on which nobody uses `submit` at the time.
+   */
+  pipeline(request: Request, onReply: (reply: Reply) => void): Slot {
+    const slot: Slot = { request, onReply, onSettled: undefined, inTransaction: false, cancellable: true }
+    this.post(slot)
+    return slot
+  }
+
   /** Past the queue: only for whoever settles an abandoned statement. */
   submitHeld(request: Request, onReply: (reply: Reply) => void): void {
     this.send({ request, onReply, onSettled: undefined, inTransaction: false, cancellable: false })
   }
 
-  /** Nobody wants this reply any more. In flight, it is settled, if anybody does so. Returns whether it was in flight. */
+  /**
+   * Nobody wants this reply any more. In flight, it is settled, if anybody does so, once nobody wants any other that is on
+   * the wire. Returns whether it was in flight.
+   */
   abandon(slot: Slot): boolean {
     slot.onReply = undefined
-    if (slot !== this.active) {
+    if (!this.wire.includes(slot)) {
       this.queue = this.queue.filter((other) => other !== slot)
+      this.outbox = this.outbox.filter((other) => other !== slot)
       return false
     }
-    this.settle(slot)
+    this.unwanted++
+    this.settleUnwanted()
     return true
   }
 
@@ -171,9 +204,14 @@ export class Session {
   cutOff(cause: unknown): void {
     const last = this.queue.findLastIndex(({ cancellable }) => !cancellable)
     const refused = this.queue.splice(last + 1)
-    const slot = this.active
+    const slot = this.wire[0]
     if (slot?.cancellable) this.settle(slot)
     for (const other of refused) this.reply(other, cause, false, false)
+  }
+
+  private settleUnwanted(): void {
+    const slot = this.wire[0]
+    if (slot !== undefined && this.unwanted === this.wire.length && this.outbox.length === 0) this.settle(slot)
   }
 
   /** Where nobody settles (set-up, LISTEN), what is abandoned comes to its end by itself, and the queue goes on then. */
@@ -183,22 +221,22 @@ export class Session {
     this.onAbandoned(this, slot)
   }
 
-  /** The abandoned statement is settled: go on with the queue. */
+  /** What was abandoned is settled: go on with the queue. */
   resume(): void {
     this.held = false
     this.next()
   }
 
-  /** At once if nothing is on the wire, else when what is there has been answered or lost. */
+  /** At once if nothing is on the wire, else when the oldest that is there has been answered or lost. */
   whenAnswered(listener: () => void): void {
-    if (this.active === undefined) listener()
-    else this.answerListeners.push(listener)
+    if (this.onWire) this.answerListeners.push(listener)
+    else listener()
   }
 
   /** At once if nothing is on the wire, queued or being settled, else when that is so. */
   whenIdle(listener: () => void): void {
-    if (this.active === undefined && !this.held && this.queue.length === 0) listener()
-    else this.idleListeners.push(listener)
+    if (this.busy || this.queue.length > 0) this.idleListeners.push(listener)
+    else listener()
   }
 
   /** Close the socket without a word. Statements on it are replied to as lost. */
@@ -221,23 +259,59 @@ export class Session {
     this.client.end(() => {})
   }
 
-  private send(slot: Slot): void {
-    slot.inTransaction = this.status !== "I"
+  /** Whether anything can be sent: what turns out to be gone is lost. */
+  private usable(): boolean {
     if (this.lost === undefined && (!this.socket.writable || !this.client._queryable || this.client._ending)) {
       this.lose(new Error("Connection terminated"))
     }
-    if (this.lost !== undefined) {
-      this.reply(slot, this.lost, false, false)
-      return
+    return this.lost === undefined
+  }
+
+  private send(slot: Slot): void {
+    if (this.usable()) this.write([slot])
+    else this.reply(slot, this.lost, false, false)
+  }
+
+  private post(slot: Slot): void {
+    if (this.outbox.push(slot) === 1) process.nextTick(() => this.flush())
+  }
+
+  /** What is to be sent in this turn, in one packet. */
+  private flush(): void {
+    if (this.outbox.length === 0 || this.held) return
+    const usable = this.usable()
+    const slots = this.outbox
+    this.outbox = []
+    if (usable) this.write(slots)
+    else {
+      for (const slot of slots) this.reply(slot, this.lost, false, false)
+      this.next()
     }
-    this.active = slot
-    slot.request.session = this
-    this.statements?.use(slot.request, this.processId, slot.inTransaction)
-    this.client.query(slot.request as unknown as Pg.Submittable)
+  }
+
+  private write(slots: ReadonlyArray<Slot>): void {
+    const idle = this.wire.length === 0
+    const packets = slots.map((slot) => {
+      const { request } = slot
+      slot.inTransaction = this.status !== "I"
+      request.session = this
+      this.statements?.use(request, this.processId, slot.inTransaction)
+      this.wire.push(slot)
+      return request.encode()
+    })
+    if (idle) this.expect()
+    this.socket.write(packets.length === 1 ? packets[0]! : Buffer.concat(packets))
+  }
+
+  /** The messages that come next are for the oldest on the wire. */
+  private expect(): void {
+    const slot = this.wire[0]
+    if (slot !== undefined) this.client.query(slot.request as unknown as Pg.Submittable)
   }
 
   private next(): void {
-    while (this.active === undefined && !this.held) {
+    this.flush()
+    while (!this.busy) {
       const slot = this.queue.shift()
       if (slot === undefined) {
         this.idleListeners = notify(this.idleListeners)
@@ -250,18 +324,22 @@ export class Session {
   private ready(): void {
     this.answeredAt = performance.now()
     this.status = this.client.getTransactionStatus() ?? "I"
-    const slot = this.active
+    const slot = this.wire.shift()
     if (slot === undefined) return
-    this.active = undefined
+    this.expect()
     const { request } = slot
+    if (slot.onReply === undefined) this.unwanted--
     const again = this.statements?.answered(request, this.isWanted(slot)) === true
     if (this.status === "I") this.statements?.settled()
     if (again) {
       request.reset()
-      this.send(slot)
+      if (this.onWire) this.post(slot)
+      else this.send(slot)
       return
     }
     this.reply(slot, request.error, true, request.error === undefined || request.fromServer)
+    this.answerListeners = notify(this.answerListeners)
+    if (this.unwanted > 0) this.settleUnwanted()
     this.next()
   }
 
@@ -271,8 +349,9 @@ export class Session {
   }
 
   private reply(slot: Slot, error: unknown, written: boolean, answered: boolean): void {
-    const { request } = slot
-    slot.onReply?.({
+    const { onReply, request } = slot
+    slot.onReply = undefined
+    onReply?.({
       error,
       result: error === undefined ? request.result : noResult,
       written,
@@ -280,23 +359,27 @@ export class Session {
       inTransaction: slot.inTransaction,
       suspended: request.suspended
     })
-    if (this.active === undefined) this.answerListeners = notify(this.answerListeners)
   }
 
   /** It is of no more use: whoever waits on it is told, and then `onLost`. */
   lose(cause: unknown): void {
-    if (this.lost !== undefined && this.active === undefined && this.queue.length === 0) return
+    if (this.lost !== undefined && this.wire.length + this.outbox.length + this.queue.length === 0) return
     const unexpected = this.lost === undefined
     this.lost ??= cause
     this.statements?.settled()
-    const slot = this.active
-    const queued = this.queue
-    this.active = undefined
+    const [slot, ...behind] = this.wire
+    const unsent = [...this.outbox, ...this.queue]
+    this.wire = []
+    this.outbox = []
     this.queue = []
+    this.unwanted = 0
     if (!this.closed) this.socket.destroy()
     // The server's own last words (57P01 …) say more than the socket's.
     if (slot !== undefined) this.reply(slot, slot.request.error ?? cause, true, false)
-    for (const other of queued) this.reply(other, this.lost, false, false)
+    const begun = !isLastWord(cause)
+    for (const other of behind) this.reply(other, cause, begun, false)
+    for (const other of unsent) this.reply(other, this.lost, false, false)
+    this.answerListeners = notify(this.answerListeners)
     if (unexpected) this.onLost?.(this.lost)
     if (!this.held) this.next()
   }

@@ -14,6 +14,7 @@ import type * as Pool from "../Pool.js"
 import type { Options } from "../Transaction.js"
 import type { Held } from "./held.js"
 import type { Ledger } from "./ledger.js"
+import type { Paces } from "./pace.js"
 
 /**
  * How a transaction ended; `repeated` when it was rolled back to be run again. `settledCommitted` and `settledAborted`: what
@@ -70,6 +71,9 @@ export interface Stages {
   /** Whose connections these are: two clients in one program share one context tag. */
   readonly owner: object
   readonly pool: Pool.Pool
+  /** How long statements take; `lanes`: those that are short share connections. */
+  readonly paces: Paces
+  readonly lanes: boolean
   readonly breaker: CircuitBreaker.CircuitBreaker["Type"]
   readonly budget: RetryBudget.RetryBudget["Type"]
   /** Undefined: nothing is retried. */

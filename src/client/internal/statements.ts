@@ -31,6 +31,8 @@ export interface Prepared {
   readonly text: string
   /** The policy's, when it was named. */
   readonly epoch: number
+  /** Its Parse is on the way to the server. */
+  sent: boolean
   /** The server has answered its Parse. */
   parsed: boolean
   description: Description | undefined
@@ -61,6 +63,7 @@ export const policy = (options: Options): Policy => ({ ...options, enabled: true
  * that it is larger, or negative, a thousand times to one. Source: proc(5), pid_max.
  */
 const maxProcessId = 2 ** 22
+export const isPooler = (processId: number): boolean => processId < 1 || processId > maxProcessId
 
 /** Texts that came, but not often enough, are remembered up to so many times the number of names. */
 const seenPerName = 4
@@ -104,7 +107,7 @@ export class Statements {
     const { policy } = this
     request.prepared = undefined
     if (!policy.enabled) return
-    if (processId < 1 || processId > maxProcessId) policy.pooled = true
+    if (isPooler(processId)) policy.pooled = true
     if (!request.preparable) {
       if (changing.test(request.text) && this.unsettled !== "all") {
         this.unsettled = changingAll.test(request.text) ? "all" : "own"
@@ -115,7 +118,9 @@ export class Statements {
     if (inTransaction && policy.pooled) return
     if (this.epoch !== policy.epoch) this.anew()
     const prepared = this.named(request.text)
-    if (prepared === undefined) return
+    // Pipelined behind its Parse it goes without: whether there will be such a name is not known before that is answered.
+    if (prepared === undefined || (prepared.sent && !prepared.parsed)) return
+    prepared.sent = true
     request.prepared = prepared
     if (this.closing.length > 0) request.forget = this.closing.splice(0)
   }
@@ -177,7 +182,7 @@ export class Statements {
     }
     this.seen.delete(text)
     const name = `${this.prefix}${++this.count}`
-    const prepared: Prepared = { name, text, epoch: this.epoch, parsed: false, description: undefined }
+    const prepared: Prepared = { name, text, epoch: this.epoch, sent: false, parsed: false, description: undefined }
     this.names.set(text, prepared)
     if (this.names.size > this.policy.size) this.forget(this.names.values().next().value!)
     return prepared

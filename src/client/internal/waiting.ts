@@ -8,6 +8,7 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type { Cargo } from "./lanes.js"
 import { Line } from "./line.js"
 import type { Restore } from "./stages.js"
 
@@ -24,6 +25,8 @@ export interface Options<E> {
 
 /** Told once of how a wait ended. */
 export interface Turn<A, E> {
+  /** Of one that may share a connection. */
+  readonly cargo?: Cargo | undefined
   readonly served: (given: A) => void
   readonly failed: (error: E) => void
 }
@@ -40,8 +43,10 @@ export interface Waiting<A, E> {
    * uninterruptible region, with what restores the caller's interruptibility for the wait.
    */
   readonly wait: (restore: Restore, clock: Clock.Clock, joined: () => void) => Effect.Effect<A, E>
+  /** Whether whoever came first may share a connection. */
+  readonly firstCargo: () => Cargo | undefined
   /** Gives one to whoever came first; it is asked for only if somebody waits. */
-  readonly serve: (give: () => A) => void
+  readonly serve: (give: (turn: Turn<A, E>) => A) => void
   /** Ends all waits. */
   readonly failAll: (error: E) => void
 }
@@ -130,11 +135,12 @@ export const make = <A extends { readonly release: () => void }, E>(options: Opt
               })
         )
       }),
+    firstCargo: () => waiters.first()?.turn.cargo,
     serve: (give) => {
       const waiter = waiters.next()
       if (waiter === undefined) return
       options.waited((performance.now() - waiter.since) / 1000)
-      waiter.turn.served(give())
+      waiter.turn.served(give(waiter.turn))
       disarm()
     },
     failAll: (error) => {

@@ -118,6 +118,15 @@ export const encode = ({ close, describe, name, portal, rows, text, values }: Me
   return writer.buffer
 }
 
+/** A text without parameters, by the simple query protocol. Source: PostgreSQL manual, 54.2.2 "Simple Query". */
+export const encodeQuery = (text: string): Buffer => {
+  const bytes = headerBytes + cstringBytes(text)
+  const writer = new Writer(Buffer.allocUnsafe(bytes))
+  writer.begin("Q", bytes)
+  writer.cstring(text)
+  return writer.buffer
+}
+
 /** The next rows of a portal. */
 export const encodeFetch = (portal: string, rows: number): Buffer => {
   const executeBytes = headerBytes + cstringBytes(portal) + lengthBytes

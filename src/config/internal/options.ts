@@ -40,6 +40,7 @@ export const defaults = {
   breaker: CircuitBreaker.defaults,
   autoRetryReads: true,
   preparedStatements: { size: 256, after: 2 },
+  lanes: true,
   /** In milliseconds, as `Operation` has them. */
   timeouts: Operation.defaultLimits,
   ledger: { schema: "public", table: "effect_pg_ledger", retention: "7 days" }
@@ -184,6 +185,7 @@ export const rules = {
   breaker: validate.orFalse(checked<CircuitBreaker.Options>(breakerOptions.rule)),
   retryBudget: validate.orFalse(checked<RetryBudget.Options>(budgetOptions.rule)),
   autoRetryReads: validate.boolean,
+  lanes: validate.boolean,
   preparedStatements: validate.orFalse(
     validate.struct(
       {
