@@ -13,6 +13,7 @@ import { parseArgs } from "node:util"
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Logger, type Redacted, type Scope } from "effect"
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
+import { allocation } from "./allocation.js"
 import { bars, comparisons } from "./bars.js"
 import { type Measured, table } from "./report.js"
 import { bounded, type Plan, quick, type Tell, usual } from "./rounds.js"
@@ -28,7 +29,8 @@ const sections: Readonly<Record<string, Section>> = {
     workloads.map((workload): [string, Section] => [workload, (url, plan, tell) => near(workload, url, plan, tell)])
   ),
   delayed: far,
-  policies: withoutPolicies
+  policies: withoutPolicies,
+  allocation
 }
 
 const { values: flags } = parseArgs({
