@@ -15,6 +15,7 @@ import { Console, Effect, Logger, type Redacted, type Scope } from "effect"
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
 import { allocation } from "./allocation.js"
 import { bars, comparisons } from "./bars.js"
+import { poolSize } from "./poolSize.js"
 import { type Measured, table } from "./report.js"
 import { bounded, type Plan, quick, type Tell, usual } from "./rounds.js"
 import { far, near, withoutPolicies } from "./throughput.js"
@@ -30,7 +31,8 @@ const sections: Readonly<Record<string, Section>> = {
   ),
   delayed: far,
   policies: withoutPolicies,
-  allocation
+  allocation,
+  size: poolSize
 }
 
 const { values: flags } = parseArgs({
