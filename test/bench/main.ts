@@ -16,6 +16,7 @@ import { EmbeddedPostgres } from "effect-pg-resilience/testing"
 import { allocation } from "./allocation.js"
 import { bars, comparisons } from "./bars.js"
 import { poolSize } from "./poolSize.js"
+import { recovery } from "./recovery.js"
 import { type Measured, table } from "./report.js"
 import { bounded, type Plan, quick, type Tell, usual } from "./rounds.js"
 import { far, near, withoutPolicies } from "./throughput.js"
@@ -32,7 +33,8 @@ const sections: Readonly<Record<string, Section>> = {
   delayed: far,
   policies: withoutPolicies,
   allocation,
-  size: poolSize
+  size: poolSize,
+  recovery: (_, plan, tell) => recovery(plan, tell)
 }
 
 const { values: flags } = parseArgs({
