@@ -20,6 +20,7 @@ import { recovery } from "./recovery.js"
 import { type Measured, table } from "./report.js"
 import { bounded, type Plan, quick, type Tell, usual } from "./rounds.js"
 import { far, near, withoutPolicies } from "./throughput.js"
+import { memory } from "./waiting.js"
 import { connections, schema, workloads } from "./work.js"
 
 /** On the server at `url`, or on one of its own. */
@@ -34,7 +35,8 @@ const sections: Readonly<Record<string, Section>> = {
   policies: withoutPolicies,
   allocation,
   size: poolSize,
-  recovery: (_, plan, tell) => recovery(plan, tell)
+  recovery: (_, plan, tell) => recovery(plan, tell),
+  waiting: memory
 }
 
 const { values: flags } = parseArgs({
