@@ -39,7 +39,7 @@ export const allocation = (url: Redacted.Redacted, plan: Plan, tell: Tell) =>
     const count = plan.round * 40
     const rounds = yield* alternate(
       contenders.map(({ name }) => name),
-      { rounds: plan.few, warm: 1 },
+      { rounds: plan.few, warm: Math.min(1, plan.warm) },
       (name) =>
         Effect.promise(async () => {
           const { drive } = contenders.find((_) => _.name === name)!

@@ -18,7 +18,7 @@ export interface Plan {
 export const usual: Plan = { rounds: 9, warm: 2, round: 500, few: 3, full: false }
 
 /** Whether all of it works. Its figures say little. */
-export const quick: Plan = { rounds: 2, warm: 1, round: 100, few: 1, full: false }
+export const quick: Plan = { rounds: 1, warm: 0, round: 100, few: 1, full: false }
 
 /** Who is told of what has been measured, at once: what comes later may fail. */
 export type Tell = (measured: Measured) => Effect.Effect<void>
