@@ -1,148 +1,37 @@
-/** Who is measured: each knows the same five pieces of work, and how to have many of them under way at once. */
+/** Who is measured, each with its pool and with what people put around it. */
 import { SqlClient, Statement } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
 import * as Cockatiel from "cockatiel"
-import { Array as Arr, Context, Effect, Layer, Redacted, Runtime, Schedule, type Scope } from "effect"
-import { ResilientPg } from "effect-pg-resilience"
+import { Context, type Duration, Effect, identity, Layer, Redacted, Schedule, type Scope } from "effect"
+import { Operation, ResilientPg } from "effect-pg-resilience"
 import Opossum from "opossum"
 import Pg from "pg"
 import postgres from "postgres"
-
-/** One piece of work after the other, by many workers at once. `work(i)` is the i-th piece. */
-export type Drive = (workers: number, pieces: number, workload: Workload) => Promise<void>
-
-export const workloads = ["read", "insert", "transaction", "rows", "mixed"] as const
-export type Workload = (typeof workloads)[number]
-
-/** The same text for all; `$1` is a key from 1 to `keys`. */
-export const keys = 10_000
-export const texts = {
-  read: "SELECT id, name, balance FROM accounts WHERE id = $1",
-  insert: "INSERT INTO entries (account, amount) VALUES ($1, 1)",
-  update: "UPDATE accounts SET balance = balance + 1 WHERE id = $1",
-  rows: "SELECT id, name, balance FROM accounts WHERE id >= $1 ORDER BY id LIMIT 100",
-  slow: "SELECT pg_sleep(0.05)"
-} as const
-
-export const schema = `
-  CREATE TABLE accounts (id int PRIMARY KEY, name text NOT NULL, balance bigint NOT NULL);
-  INSERT INTO accounts SELECT i, 'account ' || i, 0 FROM generate_series(1, ${keys + 100}) i;
-  CREATE TABLE entries (id bigint GENERATED ALWAYS AS IDENTITY, account int NOT NULL, amount int NOT NULL);
-  ANALYZE accounts`
+import { type Around, type Contender, effectful, type Promised, promised } from "./driving.js"
+import { alone, bare, byHand, cockatiel, everything, pg } from "./names.js"
 
 export interface Target {
   readonly url: Redacted.Redacted
   readonly connections: number
-}
-
-export interface Contender {
-  readonly name: string
-  readonly drive: Drive
+  /** For all that limits a piece of work. Default: 5 seconds, which is ours. */
+  readonly limit?: Duration.DurationInput
 }
 
 export type Maker = (target: Target) => Effect.Effect<Contender, unknown, Scope.Scope>
+export type Makers = Readonly<Record<string, Maker>>
 
-/** A key for each piece of work: all over the table, and the same for every contender. */
-const keyOf = (piece: number) => ((piece * 7919) % keys) + 1
-
-/** One in twenty is slow. */
-const isSlow = (piece: number) => piece % 20 === 7
-
-/** Latencies of the pieces of the last drive, milliseconds. */
-export const latencies = { taken: [] as Array<number> }
-
-/** Statements, one by one and three in a transaction, as promises. */
-interface Promised {
-  readonly query: (text: string, values: ReadonlyArray<unknown>) => Promise<unknown>
-  readonly transaction: (body: (query: Promised["query"]) => Promise<void>) => Promise<unknown>
-}
-
-const three = async (query: Promised["query"], key: number) => {
-  await query(texts.read, [key])
-  await query(texts.update, [key])
-  await query(texts.insert, [key])
-}
-
-const promised = (name: string, { query, transaction }: Promised): Contender => {
-  const work = (workload: Workload, piece: number): Promise<unknown> => {
-    const key = keyOf(piece)
-    switch (workload) {
-      case "transaction":
-        return transaction((query) => three(query, key))
-      case "mixed":
-        return isSlow(piece) ? query(texts.slow, []) : query(texts.read, [key])
-      default:
-        return query(texts[workload], [key])
-    }
-  }
-  return {
-    name,
-    drive: async (workers, pieces, workload) => {
-      const taken = new Array<number>(pieces)
-      let next = 0
-      const worker = async () => {
-        for (let piece = next++; piece < pieces; piece = next++) {
-          const since = performance.now()
-          await work(workload, piece)
-          taken[piece] = performance.now() - since
-        }
-      }
-      await Promise.all(Arr.makeBy(workers, worker))
-      latencies.taken = taken
-    }
-  }
-}
-
-const effectful = (
-  name: string,
-  runtime: Runtime.Runtime<never>,
-  sql: SqlClient.SqlClient,
-  around: <A, E>(self: Effect.Effect<A, E>) => Effect.Effect<A, unknown> = (self) => self
-): Contender => {
-  const read = (key: number) => sql`SELECT id, name, balance FROM accounts WHERE id = ${key}`
-  const insert = (key: number) => sql`INSERT INTO entries (account, amount) VALUES (${key}, 1)`
-  const update = (key: number) => sql`UPDATE accounts SET balance = balance + 1 WHERE id = ${key}`
-  const work = (workload: Workload, piece: number): Effect.Effect<unknown, unknown> => {
-    const key = keyOf(piece)
-    switch (workload) {
-      case "read":
-        return around(read(key))
-      case "insert":
-        return around(insert(key))
-      case "transaction":
-        return around(sql.withTransaction(Effect.zipRight(read(key), Effect.zipRight(update(key), insert(key)))))
-      case "rows":
-        return around(sql`SELECT id, name, balance FROM accounts WHERE id >= ${key} ORDER BY id LIMIT 100`)
-      case "mixed":
-        return around(isSlow(piece) ? sql`SELECT pg_sleep(0.05)` : read(key))
-    }
-  }
-  return {
-    name,
-    drive: (workers, pieces, workload) => {
-      const taken = new Array<number>(pieces)
-      let next = 0
-      const one = Effect.suspend(() => {
-        const piece = next++
-        const since = performance.now()
-        return Effect.map(work(workload, piece), () => {
-          taken[piece] = performance.now() - since
-        })
-      })
-      const worker = Effect.whileLoop({ while: () => next < pieces, body: () => one, step: () => {} })
-      return Runtime.runPromise(runtime)(
-        Effect.replicateEffect(worker, workers, { concurrency: "unbounded", discard: true })
-      ).then(() => {
-        latencies.taken = taken
-      })
-    }
-  }
-}
+/** A pool that does not close in time, because somebody has its connections, is left to the server's end. */
+const closing = (end: () => Promise<unknown>) =>
+  Effect.promise(end).pipe(Effect.interruptible, Effect.timeoutOption("2 seconds"))
 
 const pool = ({ connections, url }: Target) =>
   Effect.acquireRelease(
-    Effect.sync(() => new Pg.Pool({ connectionString: Redacted.value(url), max: connections })),
-    (pool) => Effect.promise(() => pool.end())
+    Effect.sync(() => {
+      const pool = new Pg.Pool({ connectionString: Redacted.value(url), max: connections })
+      // Without a listener an idle connection that is lost ends the process. Whoever asks next is told by the query.
+      return pool.on("error", () => {})
+    }),
+    (pool) => closing(() => pool.end())
   )
 
 const overPool = (pool: Pg.Pool, named: boolean): Promised => {
@@ -163,7 +52,7 @@ const overPool = (pool: Pg.Pool, named: boolean): Promised => {
   }
 }
 
-const around = (self: Promised, policy: <A>(run: () => Promise<A>) => Promise<A>): Promised => ({
+const under = (self: Promised, policy: <A>(run: () => Promise<A>) => Promise<A>): Promised => ({
   query: (text, values) => policy(() => self.query(text, values)),
   transaction: (body) => policy(() => self.transaction(body))
 })
@@ -171,28 +60,38 @@ const around = (self: Promised, policy: <A>(run: () => Promise<A>) => Promise<A>
 const client = <E>(layer: Layer.Layer<SqlClient.SqlClient, E>) =>
   Effect.map(Layer.build(layer), Context.get(SqlClient.SqlClient))
 
-/** Of the same process, but without the look that ours takes at each statement's span. */
-const untouched = Statement.withTransformerDisabled(Effect.runtime<never>())
-
-const bare = ({ connections, url }: Target) => client(PgClient.layer({ url, maxConnections: connections }))
-
-/** Ours; `options` leaves policies out. */
-export const ours =
-  (name: string, options: Partial<ResilientPg.Options> = {}): Maker =>
+/** `@effect/sql-pg`, of the same process, but without the look that ours takes at each statement's span. */
+const theirs =
+  (name: string, around: Around = identity): Maker =>
   ({ connections, url }) =>
     Effect.gen(function* () {
-      const runtime = yield* Effect.runtime<never>()
-      return effectful(
-        name,
-        runtime,
-        yield* client(ResilientPg.layer({ url, maxConnections: connections, ...options }))
-      )
+      const runtime = yield* Statement.withTransformerDisabled(Effect.runtime<never>())
+      return effectful(name, runtime, yield* client(PgClient.layer({ url, maxConnections: connections })), around)
     })
 
-export const makers: Readonly<Record<string, Maker>> = {
-  pg: (target) => Effect.map(pool(target), (pool) => promised("pg", overPool(pool, false))),
+const ours =
+  (name: string, options: Partial<ResilientPg.Options>, around: Around = identity): Maker =>
+  ({ connections, url }) =>
+    Effect.gen(function* () {
+      const services = yield* Layer.build(ResilientPg.layer({ url, maxConnections: connections, ...options }))
+      // As in a program on the layer: operations find its limits.
+      const runtime = yield* Effect.provide(Effect.runtime<never>(), services)
+      return effectful(name, runtime, Context.get(services, SqlClient.SqlClient), around)
+    })
+
+/** As a service in production has it: the defaults, a limit that the server keeps, and a deadline for each piece of work. */
+const withEverything =
+  (name: string, but: Partial<ResilientPg.Options> = {}): Maker =>
+  (target) => {
+    const limited = target.limit === undefined ? {} : { timeouts: { query: target.limit } }
+    const options = { serverTimeouts: { statement: "30 seconds" }, ...limited, ...but } as const
+    return ours(name, options, (self, workload) => Operation.named(workload)(self))(target)
+  }
+
+export const makers: Makers = {
+  [pg]: (target) => Effect.map(pool(target), (pool) => promised(pg, overPool(pool, false))),
   "pg, named": (target) => Effect.map(pool(target), (pool) => promised("pg, named", overPool(pool, true))),
-  "pg + cockatiel": (target) =>
+  [cockatiel]: (target) =>
     Effect.map(pool(target), (pool) => {
       const policy = Cockatiel.wrap(
         Cockatiel.retry(Cockatiel.handleAll, { maxAttempts: 3, backoff: new Cockatiel.ExponentialBackoff() }),
@@ -203,8 +102,8 @@ export const makers: Readonly<Record<string, Maker>> = {
         Cockatiel.timeout(5_000, Cockatiel.TimeoutStrategy.Aggressive)
       )
       return promised(
-        "pg + cockatiel",
-        around(overPool(pool, false), (run) => policy.execute(run))
+        cockatiel,
+        under(overPool(pool, false), (run) => policy.execute(run))
       )
     }),
   "pg + opossum": (target) =>
@@ -212,14 +111,14 @@ export const makers: Readonly<Record<string, Maker>> = {
       const breaker = new Opossum((run: () => Promise<unknown>) => run(), { timeout: 5_000 })
       return promised(
         "pg + opossum",
-        around(overPool(pool, false), (run) => breaker.fire(run) as ReturnType<typeof run>)
+        under(overPool(pool, false), (run) => breaker.fire(run) as ReturnType<typeof run>)
       )
     }),
   "postgres.js": ({ connections, url }) =>
     Effect.map(
       Effect.acquireRelease(
         Effect.sync(() => postgres(Redacted.value(url), { max: connections, onnotice: () => {} })),
-        (sql) => Effect.promise(() => sql.end())
+        (sql) => closing(() => sql.end({ timeout: 1 }))
       ),
       (sql) =>
         promised("postgres.js", {
@@ -231,18 +130,39 @@ export const makers: Readonly<Record<string, Maker>> = {
             )
         })
     ),
-  "@effect/sql-pg": (target) =>
-    Effect.gen(function* () {
-      return effectful("@effect/sql-pg", yield* untouched, yield* bare(target))
-    }),
-  "@effect/sql-pg by hand": (target) =>
-    Effect.gen(function* () {
-      const byHand = <A, E>(self: Effect.Effect<A, E>) =>
-        Effect.retry(
-          Effect.timeout(self, "5 seconds"),
-          Schedule.intersect(Schedule.exponential("100 millis"), Schedule.recurs(3))
-        )
-      return effectful("@effect/sql-pg by hand", yield* untouched, yield* bare(target), byHand)
-    }),
-  ours: ours("ours")
+  [bare]: theirs(bare),
+  [byHand]: (target) =>
+    theirs(byHand, (self) =>
+      Effect.retry(
+        Effect.timeout(self, target.limit ?? "5 seconds"),
+        Schedule.intersect(Schedule.exponential("100 millis"), Schedule.recurs(3))
+      )
+    )(target),
+  [alone]: ours(alone, {}),
+  [everything]: withEverything(everything)
 }
+
+/** Each policy by the options that leave it out of everything. */
+const off: Readonly<Record<string, Partial<ResilientPg.Options>>> = {
+  breaker: { breaker: false },
+  retry: { retry: false, retryBudget: false },
+  deadline: { timeouts: false },
+  "statement timeout": { serverTimeouts: undefined },
+  "prepared statements": { preparedStatements: false },
+  checks: { checkAfterIdle: "infinity" }
+}
+
+export const policies: Makers = {
+  [bare]: makers[bare]!,
+  [everything]: makers[everything]!,
+  ...Object.fromEntries(
+    Object.entries(off).map(([policy, but]) => [`without ${policy}`, withEverything(`without ${policy}`, but)])
+  )
+}
+
+export const pick = (...names: ReadonlyArray<string>): Makers =>
+  Object.fromEntries(names.map((name) => [name, makers[name]!]))
+
+/** All of them at once on one server, each with its own connections. */
+export const enter = (makers: Makers, target: Target): Effect.Effect<ReadonlyArray<Contender>, unknown, Scope.Scope> =>
+  Effect.forEach(Object.values(makers), (make) => make(target))

@@ -1,110 +1,128 @@
 /**
  * How fast the layer is, next to the clients that it takes the place of: one process, the contenders in alternation, medians
- * of rounds, and ratios round by round with their spread. Everything is on, as `ResilientPg.layer({ url })` has it.
+ * of rounds, and ratios round by round with their spread.
  *
- *   npm run bench                          all of it
- *   npm run bench -- --only read,mixed     some workloads
- *   npm run bench -- --rounds 5 --pieces 500
- *   npm run bench -- --policies            ours, with each policy left out
+ *   npm run bench                          all of it, some 18 minutes on two cores
+ *   npm run bench -- --quick               whether it works, in a minute
+ *   npm run bench -- --only read,policies  some sections
+ *   npm run bench -- --full                every workload with every number of fibers, near and far: an hour
+ *   npm run bench -- --readme              writes the chapter of README.md and its plot, too
+ *   npm run bench -- --rounds 5 --seconds 1
  */
+import * as Fs from "node:fs"
 import * as Os from "node:os"
+import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { NodeRuntime } from "@effect/platform-node"
-import { Effect, Redacted } from "effect"
+import { Console, Effect, Logger, type Redacted, type Scope } from "effect"
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
-import Pg from "pg"
-import { type Contender, keys, type Maker, makers, ours, schema, type Workload, workloads } from "./contenders.js"
-import { delayed } from "./delay.js"
-import { alternate, type Figures, median, ratio } from "./measure.js"
+import { allocation } from "./allocation.js"
+import { bars, comparisons } from "./bars.js"
+import { chapter, type Machine, picture, replaced } from "./chapter.js"
+import { poolSize } from "./poolSize.js"
+import { recovery } from "./recovery.js"
+import { type Measured, table } from "./report.js"
+import { bounded, type Plan, quick, type Tell, usual } from "./rounds.js"
+import { far, near, withoutPolicies } from "./throughput.js"
+import { memory } from "./waiting.js"
+import { connections, schema, workloads } from "./work.js"
+
+/** On the server at `url`, or on one of its own. */
+type Section = (url: Redacted.Redacted, plan: Plan, tell: Tell) => Effect.Effect<void, unknown, Scope.Scope>
+
+/** In order, one after the other: the server has no room for the connections of two. */
+const sections: Readonly<Record<string, Section>> = {
+  ...Object.fromEntries(
+    workloads.map((workload): [string, Section] => [workload, (url, plan, tell) => near(workload, url, plan, tell)])
+  ),
+  delayed: far,
+  policies: withoutPolicies,
+  allocation,
+  size: poolSize,
+  recovery: (_, plan, tell) => recovery(plan, tell),
+  waiting: memory
+}
 
 const { values: flags } = parseArgs({
   options: {
-    only: { type: "string", default: [...workloads, "delayed"].join(",") },
-    rounds: { type: "string", default: "11" },
-    pieces: { type: "string", default: "2000" },
-    policies: { type: "boolean", default: false }
+    only: { type: "string", default: Object.keys(sections).join(",") },
+    quick: { type: "boolean", default: false },
+    full: { type: "boolean", default: false },
+    readme: { type: "boolean", default: false },
+    rounds: { type: "string" },
+    seconds: { type: "string" }
   }
 })
-const rounds = Number(flags.rounds)
-const pieces = Number(flags.pieces)
-const only = new Set(flags.only.split(","))
 
-/** What everybody is compared to. */
-const standard = "@effect/sql-pg"
-
-const withoutPolicies: Readonly<Record<string, Maker>> = {
-  [standard]: makers[standard]!,
-  ours: ours("ours"),
-  "without breaker": ours("without breaker", { breaker: false }),
-  "without retry": ours("without retry", { retry: false, retryBudget: false }),
-  "without prepared statements": ours("without prepared statements", { preparedStatements: false }),
-  "without checks": ours("without checks", { checkAfterIdle: "infinity" })
+/** What one of the flags says, a number above zero. */
+const positive = (flag: "rounds" | "seconds", otherwise: number): number => {
+  const value = flags[flag] === undefined ? otherwise : Number(flags[flag])
+  if (value > 0) return value
+  throw new Error(`--${flag} takes a number above zero`)
 }
 
-const whole = (value: number) => Math.round(value).toLocaleString("en")
-const short = (value: number) => (value >= 10 ? value.toFixed(1) : value.toFixed(2))
+const base = flags.quick ? quick : usual
+const plan: Plan = {
+  ...base,
+  full: flags.full,
+  rounds: Math.ceil(positive("rounds", base.rounds)),
+  round: positive("seconds", base.round / 1000) * 1000
+}
 
-const table = (title: string, all: ReadonlyMap<string, ReadonlyArray<Figures>>): string => {
-  const base = all.get(standard)!
-  const rows = Array.from(all, ([name, figures]) => {
-    const of = (figure: keyof Figures) => median(figures.map((round) => round[figure]))
-    const { high, low, median: times } = ratio(figures, base, (_) => _.perSecond)
-    return `| ${name} | ${whole(of("perSecond"))} | ${short(times)} (${short(low)} to ${short(high)}) | ${short(of("cpu"))} | ${short(of("p50"))} | ${short(of("p99"))} | ${short(of("p999"))} | ${short(of("loopDelay"))} |`
+/** Of a section: half as much again as the longest takes. Minutes. */
+const limit = (plan.full ? 30 : 6) * Math.max(1, (plan.rounds * plan.round) / (usual.rounds * usual.round))
+
+const only = flags.only.split(",")
+const unknown = only.filter((name) => !Object.hasOwn(sections, name))
+if (unknown.length > 0) throw new Error(`--only takes ${Object.keys(sections).join(", ")}; not ${unknown.join(", ")}`)
+const whole = only.length === Object.keys(sections).length
+if (flags.readme && !whole) throw new Error("--readme takes all sections: not with --only")
+
+const root = new URL("../../", import.meta.url)
+const plotFile = "examples/performance.svg"
+
+const write = (all: ReadonlyArray<Measured>, machine: Machine) =>
+  Effect.sync(() => {
+    const readme = fileURLToPath(new URL("README.md", root))
+    Fs.writeFileSync(fileURLToPath(new URL(plotFile, root)), picture(all))
+    Fs.writeFileSync(readme, replaced(Fs.readFileSync(readme, "utf8"), chapter(all, machine, plotFile)))
   })
-  return [
-    `### ${title}`,
-    "",
-    `| contender | per second | times ${standard} (lowest to highest) | CPU, µs each | p50 ms | p99 ms | p99.9 ms | event loop, ms |`,
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ...rows,
-    ""
-  ].join("\n")
-}
 
-const say = (text: string) => Effect.sync(() => console.log(text))
+/** In sections ours says what becomes of the server, which is not asked here. */
+const silent = Logger.remove(Logger.defaultLogger)
 
 const main = Effect.gen(function* () {
   const server = yield* EmbeddedPostgres.make({ settings: { max_connections: 200 } })
-  const setUp = new Pg.Client({ connectionString: Redacted.value(server.url) })
-  yield* Effect.promise(() => setUp.connect().then(() => setUp.query(schema)))
-  yield* Effect.promise(() => setUp.end())
-
-  const enter = (url: Redacted.Redacted, makers: Readonly<Record<string, Maker>>) =>
-    Effect.forEach(Object.values(makers), (make) => make({ url, connections: 10 }))
-  const run = (
-    title: string,
-    contenders: ReadonlyArray<Contender>,
-    workload: Workload,
-    workers: number,
-    pieces: number
-  ) => Effect.flatMap(alternate(contenders, { workload, workers, pieces }, rounds), (all) => say(table(title, all)))
-
-  yield* say(
-    `Node ${process.version}, ${Os.cpus().length} × ${Os.cpus()[0]?.model}, PostgreSQL on the same machine, 10 connections, ` +
-      `${keys} keys, ${rounds} rounds of ${pieces} in alternation.\n`
+  yield* server.query(schema)
+  const [version] = yield* server.query<{ version: string }>("SELECT current_setting('server_version') AS version")
+  const machine: Machine = {
+    cpu: Os.cpus()[0]?.model ?? "unknown processor",
+    cores: Os.cpus().length,
+    node: process.version.slice(1),
+    postgres: version?.version ?? "of unknown version",
+    date: new Date().toISOString().slice(0, 10),
+    command: ["npm run bench", ...(process.argv.length > 2 ? ["--", ...process.argv.slice(2)] : [])].join(" "),
+    rounds: plan.rounds
+  }
+  yield* Console.log(
+    `Node ${machine.node}, PostgreSQL ${machine.postgres} on the same machine, ${machine.cores} × ${machine.cpu}, ` +
+      `${connections} connections, ${plan.rounds} rounds of ${plan.round} ms in alternation.\n`
   )
-  const near = Effect.gen(function* () {
-    const all = yield* enter(server.url, flags.policies ? withoutPolicies : makers)
-    if (only.has("read")) {
-      for (const workers of [1, 20, 100, 1000]) {
-        const title = `Point reads, ${workers} ${workers === 1 ? "fiber" : "fibers"}, loopback`
-        yield* run(title, all, "read", workers, workers === 1 ? pieces / 4 : pieces)
-      }
-    }
-    if (only.has("insert")) yield* run("Small inserts, 20 fibers, loopback", all, "insert", 20, pieces / 4)
-    if (only.has("transaction"))
-      yield* run("Transactions of three statements, 20 fibers, loopback", all, "transaction", 20, pieces / 4)
-    if (only.has("rows")) yield* run("100 rows, 20 fibers, loopback", all, "rows", 20, pieces / 2)
-    if (only.has("mixed"))
-      yield* run("Point reads, one in twenty a query of 50 ms, 20 fibers, loopback", all, "mixed", 20, pieces / 2)
-  })
-  const far = Effect.gen(function* () {
-    const all = yield* enter(yield* delayed(server.url), makers)
-    yield* run("Point reads, 100 fibers, 1 ms of added round trip", all, "read", 100, pieces)
-  })
-  // One after the other: the server has no room for the connections of both.
-  yield* Effect.scoped(near)
-  if (only.has("delayed")) yield* Effect.scoped(far)
+  const all: Array<Measured> = []
+  const tell: Tell = (measured) => {
+    all.push(measured)
+    return Console.log(table(measured))
+  }
+  for (const name of only) {
+    const section = Effect.scoped(sections[name]!(server.url, plan, tell))
+    yield* bounded(name, limit, Effect.provide(section, silent))
+  }
+  const asked = bars.filter(({ id }) => whole || all.some((measured) => measured.id === id))
+  if (asked.length > 0) yield* Console.log(`### Bars\n\n${comparisons(all, asked)}\n`)
+  if (flags.readme) yield* write(all, machine)
 })
 
-NodeRuntime.runMain(Effect.scoped(main))
+// What a contender throws where nobody can catch it costs its section, which then ends by its limit, and not all the others.
+process.on("uncaughtException", (error) => console.log(`### Thrown past everybody\n\n${error.stack}\n`))
+
+NodeRuntime.runMain(Effect.scoped(main), { disablePrettyLogger: true })
