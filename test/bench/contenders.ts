@@ -149,6 +149,7 @@ const off: Readonly<Record<string, Partial<ResilientPg.Options>>> = {
   deadline: { timeouts: false },
   "statement timeout": { serverTimeouts: undefined },
   "prepared statements": { preparedStatements: false },
+  lanes: { lanes: false },
   checks: { checkAfterIdle: "infinity" }
 }
 
