@@ -12,6 +12,7 @@ import type { Lease } from "../Pool.js"
 import type { Request } from "./request.js"
 import type { Reply, Slot } from "./session.js"
 import type { Caller, Stages } from "./stages.js"
+import type { Resume } from "./suspension.js"
 
 /** What decides how a failure of a statement is to be read. */
 export interface Work {
@@ -139,7 +140,7 @@ export const dispatch = (
   }
 }
 
-/** `dispatch`, to be called in the registration of an `Effect.async`. Returns what its interruption runs. */
+/** `dispatch` for a fiber that is suspended until it is done. */
 export const send = (
   stages: Stages,
   caller: Caller,
@@ -147,11 +148,11 @@ export const send = (
   request: Request,
   work: Work,
   hooks: Hooks,
-  resume: (effect: Effect.Effect<Reply, PgError.PgError>) => void
-): Effect.Effect<void> =>
-  Effect.sync(
-    dispatch(stages, caller, lease, request, work, {
-      ...hooks,
-      done: (reply, error) => resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
-    })
-  )
+  resume: Resume<Reply, PgError.PgError>
+): (() => void) =>
+  dispatch(stages, caller, lease, request, work, {
+    answered: hooks.answered,
+    abandoned: hooks.abandoned,
+    settled: hooks.settled,
+    done: (reply, error) => resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
+  })

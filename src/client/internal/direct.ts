@@ -22,7 +22,7 @@ import type { Mark, Pace } from "./pace.js"
 import type { Request } from "./request.js"
 import type { Reply } from "./session.js"
 import type { Caller, Stages } from "./stages.js"
-import { type Resume, suspend } from "./suspension.js"
+import { type Resume, suspend, suspended } from "./suspension.js"
 import type { Turn } from "./waiting.js"
 
 /** What is to be done, and how. */
@@ -45,9 +45,7 @@ const attempt =
   ({ caller, request, stages, work }: Errand<unknown>): Attempt<Reply> =>
   (permit) =>
     leased(stages, caller, permit, (lease) =>
-      Effect.async((resume) =>
-        send(stages, caller, lease, request(), work, hooks(stages, permit, lease.release), resume)
-      )
+      suspended((resume) => send(stages, caller, lease, request(), work, hooks(stages, permit, lease.release), resume))
     )
 
 /** What is left to do after the first attempt, or instead of it, as the caller sees it. */
@@ -175,8 +173,7 @@ export const direct = <A>(fiber: Fiber.RuntimeFiber<unknown, unknown>, errand: E
     const { caller, repeatable, stages } = errand
     const admission = stages.breaker.unsafeAdmit(caller.clock, caller.operation?.name)
     if (!Predicate.isNumber(admission)) {
-      resume(viewed(errand, guard(stages, caller, attempt(errand), repeatable)))
-      return nothing
+      return resume(viewed(errand, guard(stages, caller, attempt(errand), repeatable)))
     }
     const passage = new Passage(errand, admission, resume)
     passage.start(errand)

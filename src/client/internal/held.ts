@@ -12,6 +12,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
@@ -22,10 +23,11 @@ import { Base, callerOf, isPreparable, queries, serialized, type TransformRows, 
 import type { Lease } from "../Pool.js"
 import { queryCanceled, send, type Work } from "./attempt.js"
 import { conclude, note } from "./guard.js"
-import { hooks, type Verdicts } from "./leasing.js"
+import { reportSilence, type Verdicts } from "./leasing.js"
 import { CloseCursor, Cursor, Request } from "./request.js"
 import type { Reply } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
+import { type Resume, suspend, suspended } from "./suspension.js"
 
 /** Rows of a stream that are fetched at a time, as in `@effect/sql-pg`. */
 const fetchSize = 128
@@ -81,31 +83,32 @@ export class Held extends Base {
     view: (reply: Reply) => A,
     preparable: boolean
   ) {
+    const values = serialized(params)
+    if (Either.isLeft(values)) return Effect.fail(PgError.toSqlError(values.left))
     const prepares = preparable && isPreparable(ReadOnly.inspect(sql).command)
-    return Effect.flatMap(Effect.mapError(serialized(params), PgError.toSqlError), (values) =>
-      Effect.map(
-        this.run(sql, () => new Request(sql, values, rowMode, prepares)),
-        view
-      )
-    )
+    return this.run(sql, () => new Request(sql, values.right, rowMode, prepares), view)
   }
 
   /** One statement in its turn. */
-  run(sql: string, request: () => Request): Effect.Effect<Reply, SqlError> {
+  run<A>(sql: string, request: () => Request, view: (reply: Reply) => A): Effect.Effect<A, SqlError> {
     return Effect.withFiberRuntime((fiber) => {
       const caller = callerOf(fiber)
-      const work = workOf(this.stages, sql, caller.operation, false)
-      const readOnly = work.readOnly || this.options.readOnly
-      for (let at: Held | undefined = this; at !== undefined && !readOnly; at = at.options.parent) at.wrote = true
-      return this.submit(caller, request, { ...work, readOnly }).pipe(
-        Effect.mapError((failure) => {
-          // Cancelled because nobody else may wait for what was left behind.
-          const cutOff = this.ended && failure.sqlState === queryCanceled && failure.outcome === "NotApplied"
-          const error = cutOff ? this.outlived(caller, "its statement was cancelled") : failure
-          note(caller, error, 1, undefined)
-          const repeatable = work.readOnly || caller.operation?.idempotent === true
-          return PgError.toSqlError(conclude(this.stages, caller, error, repeatable, 1))
-        })
+      const { readOnly, ...rest } = workOf(this.stages, sql, caller.operation, false)
+      const work = { ...rest, readOnly: readOnly || this.options.readOnly }
+      for (let at: Held | undefined = this; at !== undefined && !work.readOnly; at = at.options.parent) at.wrote = true
+      return Effect.mapBoth(
+        suspend<Reply, PgError.PgError>(fiber, (resume) => this.begin(caller, request, work, resume)),
+        {
+          onSuccess: view,
+          onFailure: (failure) => {
+            // Cancelled because nobody else may wait for what was left behind.
+            const cutOff = this.ended && failure.sqlState === queryCanceled && failure.outcome === "NotApplied"
+            const error = cutOff ? this.outlived(caller, "its statement was cancelled") : failure
+            note(caller, error, 1, undefined)
+            const repeatable = readOnly || caller.operation?.idempotent === true
+            return PgError.toSqlError(conclude(this.stages, caller, error, repeatable, 1))
+          }
+        }
       )
     })
   }
@@ -115,40 +118,50 @@ export class Held extends Base {
     caller: Caller,
     request: () => Request,
     work: Work,
-    unsent: () => void = () => {}
+    unsent?: () => void
   ): Effect.Effect<Reply, PgError.PgError> {
-    return Effect.async((resume) => {
-      const refusal = this.refusal(caller)
-      if (refusal !== undefined) return resume(Effect.fail(refusal))
-      if (this.child !== undefined) {
-        return resume(
-          Effect.zipRight(
-            this.turn(caller),
-            Effect.suspend(() => this.submit(caller, request, work, unsent))
-          )
+    return suspended((resume) => this.begin(caller, request, work, resume, unsent))
+  }
+
+  private begin(
+    caller: Caller,
+    request: () => Request,
+    work: Work,
+    resume: Resume<Reply, PgError.PgError>,
+    unsent: () => void = () => {}
+  ): (() => void) | void {
+    const refusal = this.refusal(caller)
+    if (refusal !== undefined) return resume(Effect.fail(refusal))
+    if (this.child !== undefined) {
+      return resume(
+        Effect.zipRight(
+          this.turn(caller),
+          Effect.suspend(() => this.submit(caller, request, work, unsent))
         )
-      }
-      const { lease, permit, stages } = this
-      // What is tried on a connection that is gone already says nothing new about the server.
-      const gone = lease.session.lost !== undefined
-      return send(
-        stages,
-        caller,
-        lease,
-        request(),
-        work,
-        {
-          answered: (error) => {
-            if (error !== undefined && !gone) permit.report(error)
-          },
-          abandoned: (inFlight) => {
-            if (!inFlight) unsent()
-          },
-          settled: hooks(stages, permit, () => {}).settled
-        },
-        resume
       )
-    })
+    }
+    const { lease, permit, stages } = this
+    // What is tried on a connection that is gone already says nothing new about the server.
+    const gone = lease.session.lost !== undefined
+    return send(
+      stages,
+      caller,
+      lease,
+      request(),
+      work,
+      {
+        answered: (error) => {
+          if (error !== undefined && !gone) permit.report(error)
+        },
+        abandoned: (inFlight) => {
+          if (!inFlight) unsent()
+        },
+        settled: (silent) => {
+          if (silent) reportSilence(stages, permit)
+        }
+      },
+      resume
+    )
   }
 
   /** The place of a nested transaction, taken at once when free: at most one is open per level. */
@@ -261,7 +274,11 @@ export class Held extends Base {
         const pull = Effect.suspend((): Effect.Effect<Chunk.Chunk<any>, Option.Option<SqlError>> => {
           if (!more) return Effect.fail(Option.none())
           return Effect.mapBoth(
-            this.run(sql, () => cursor),
+            this.run(
+              sql,
+              () => cursor,
+              (reply) => reply
+            ),
             {
               onFailure: Option.some,
               onSuccess: ({ result, suspended }) => {

@@ -16,6 +16,7 @@ import { acquired, hooks } from "./leasing.js"
 import { Request } from "./request.js"
 import { type Reply, terminated } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
+import { suspended } from "./suspension.js"
 
 /** A typed failure's ROLLBACK is waited for this long, milliseconds of the live clock; then the connection goes. */
 const rollbackLimit = 250
@@ -61,7 +62,7 @@ export const begin = (
     Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(acquired(stages, caller, permit, restore), (lease) => {
         lease.span = held.span
-        const sent = Effect.async<Reply, PgError.PgError>((resume) => {
+        const sent = suspended<Reply, PgError.PgError>((resume) => {
           const request = new Request(beginText(options, stages.setLocal() + more))
           const { answered, ...rest } = hooks(stages, permit, lease.release)
           const keep = {
@@ -118,7 +119,7 @@ export const commit = (
     const unfinished = held.stop()
     const { lease } = held
     let sent = false
-    const reply = Effect.async<Reply, PgError.PgError>((resume) => {
+    const reply = suspended<Reply, PgError.PgError>((resume) => {
       sent = true
       if (held.wrote) onCommit()
       // What a fiber that was not awaited left half-done in a nested transaction is not committed.
@@ -150,7 +151,7 @@ export const commit = (
       )
       if (settles) {
         patience = setTimeout(() => {
-          Effect.runSync(givenUp)
+          givenUp()
           // To wait for it any longer would keep the place of a connection from whoever asks.
           lease.session.destroy(terminated("COMMIT was not answered in time"))
           // What else came through the same network is no better.
@@ -158,10 +159,10 @@ export const commit = (
           resume(Effect.fail(silent(held.wrote ? "Unknown" : "NotApplied")))
         }, patienceOf(caller))
       }
-      return Effect.zipRight(
-        givenUp,
-        Effect.sync(() => clearTimeout(patience))
-      )
+      return () => {
+        givenUp()
+        clearTimeout(patience)
+      }
     })
     return Effect.onExit(restore(reply), () =>
       Effect.sync(() => {

@@ -13,6 +13,7 @@ import { aborted, control, rolledBack } from "./levels.js"
 import { Request } from "./request.js"
 import type { Reply } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
+import { suspended } from "./suspension.js"
 
 let savepoints = 0
 
@@ -118,7 +119,7 @@ export const closeNested = (
       return Effect.zipRight(Effect.ensuring(undoneNested(child, restore), end), failure)
     }
     let said: "nothing" | "release" | "answered" = "nothing"
-    const release = Effect.async<Reply, PgError.PgError>((resume) => {
+    const release = suspended<Reply, PgError.PgError>((resume) => {
       if (child.ended) return resume(Effect.fail(child.outlived(caller)))
       const unfinished = child.stop()
       said = "release"

@@ -20,8 +20,8 @@ import * as FiberId from "effect/FiberId"
 
 export type Resume<A, E> = (effect: Effect.Effect<A, E>) => void
 
-/** Begins what is waited for; gives what ends it. */
-export type Register<A, E> = (resume: Resume<A, E>) => () => void
+/** Begins what is waited for; gives what ends it, if there is anything to end. */
+export type Register<A, E> = (resume: Resume<A, E>) => (() => void) | void
 
 /** What a fiber calls that is interrupted while it is suspended: `resume` itself, as long as it is not put in its place. */
 interface Runtime {
@@ -36,12 +36,12 @@ class Suspension<A, E> {
 }
 Object.setPrototypeOf(Suspension.prototype, Effectable.EffectPrototype)
 
-const suspended = <A, E>(fiber: Runtime, register: Register<A, E>): Effect.Effect<A, E> => {
+const instruction = <A, E>(fiber: Runtime, register: Register<A, E>): Effect.Effect<A, E> => {
   const suspension = new Suspension<A, E>((resume) => {
     suspension.effect_instruction_i0 = done
     const interruptible = fiber._asyncInterruptor === resume
     const abandon = register(resume)
-    if (!interruptible) return
+    if (!interruptible || abandon === undefined) return
     fiber._asyncInterruptor = (exit) => {
       abandon()
       resume(exit)
@@ -58,10 +58,9 @@ const isKnown = (): boolean => {
   if (known === undefined) {
     known = false
     const probe = Effect.withFiberRuntime((fiber) =>
-      suspended(fiber as Runtime, (resume) => {
+      instruction(fiber as Runtime, (resume) => {
         known = (fiber as Runtime)._asyncInterruptor === resume
         resume(Effect.void)
-        return () => {}
       })
     )
     try {
@@ -73,14 +72,18 @@ const isKnown = (): boolean => {
   return known
 }
 
-/** Suspends the fiber until it is resumed, or interrupted. */
+/** Suspends a fiber, which is to execute this, until it is resumed, or interrupted. */
 export const suspend = <A, E>(
   fiber: Fiber.RuntimeFiber<unknown, unknown>,
   register: Register<A, E>
 ): Effect.Effect<A, E> =>
   isKnown()
-    ? suspended(fiber as Runtime, register)
+    ? instruction(fiber as Runtime, register)
     : Effect.async((resume) => {
         const abandon = register(resume)
-        return Effect.sync(abandon)
+        return abandon === undefined ? abandon : Effect.sync(abandon)
       })
+
+/** `suspend`, by whatever fiber comes to execute it. */
+export const suspended = <A, E>(register: Register<A, E>): Effect.Effect<A, E> =>
+  Effect.withFiberRuntime((fiber) => suspend(fiber, register))
