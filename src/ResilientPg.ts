@@ -24,7 +24,6 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
-import * as FiberRef from "effect/FiberRef"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -35,7 +34,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { PCGRandom } from "effect/Utils"
 import type { QueryResult } from "pg"
-import { Pooled, statementSpan } from "./client/Connection.js"
+import { Pooled, statementSpans } from "./client/Connection.js"
 import * as cancel from "./client/internal/cancel.js"
 import * as connector from "./client/internal/connect.js"
 import { currentLevel, Held } from "./client/internal/held.js"
@@ -192,7 +191,12 @@ const makeReady =
 const watchSpans = Effect.sync(() => {
   const begin = Statement.currentTransformer as { initial?: Option.Option<Statement.Statement.Transformer> }
   if (begin.initial?._tag !== "None") return
-  begin.initial = Option.some((statement, _sql, _refs, span) => Effect.as(FiberRef.set(statementSpan, span), statement))
+  begin.initial = Option.some((statement, _sql, _refs, span) =>
+    Effect.withFiberRuntime((fiber) => {
+      statementSpans.set(fiber, span)
+      return Effect.succeed(statement)
+    })
+  )
 })
 
 /** Acknowledged tokens are deleted within this time before the pool closes, or left to the ledger's retention. */

@@ -9,7 +9,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Fiber from "effect/Fiber"
-import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
@@ -24,16 +23,20 @@ import { Request, serialize, type Value } from "./internal/request.js"
 import type { Reply } from "./internal/session.js"
 import type { Caller, Stages } from "./internal/stages.js"
 
-/** The span of the statement that a fiber executes: `@effect/sql` keeps it to itself and its transformers. */
-export const statementSpan = globalValue("effect-pg-resilience/Connection/statementSpan", () =>
-  FiberRef.unsafeMake<Tracer.Span | undefined>(undefined)
+/**
+ * The span of the statement that a fiber executes: `@effect/sql` keeps it to itself and its transformers. No `FiberRef`, as each
+ * time that one is set all that the fiber has are copied.
+ */
+export const statementSpans = globalValue(
+  "effect-pg-resilience/Connection/statementSpans",
+  () => new WeakMap<Fiber.RuntimeFiber<unknown, unknown>, Tracer.Span>()
 )
 
 /** What the stages need to know of the fiber. */
 export const callerOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>, span?: Tracer.Span): Caller => ({
   clock: Context.get(fiber.currentDefaultServices, Clock.Clock),
   operation: operation.current(fiber),
-  span: span ?? fiber.getFiberRef(statementSpan)
+  span: span ?? statementSpans.get(fiber)
 })
 
 /** Several commands in one text have several results. */

@@ -30,12 +30,12 @@ export interface Errand<A> {
   readonly stages: Stages
   readonly caller: Caller
   /** A new one for each attempt. */
-  readonly request: () => Request
+  request: () => Request
   readonly work: Work
   /** Whether an attempt whose outcome is unknown may be made again. */
   readonly repeatable: boolean
   /** What the caller wants of the reply. What it throws is a defect of the caller's. */
-  readonly view: (reply: Reply) => A
+  view: (reply: Reply) => A
   /** Of a statement that may share a connection if it is short. What has failed once gets one of its own. */
   readonly pace: Pace | undefined
 }
@@ -52,11 +52,22 @@ const attempt =
 const viewed = <A>({ view }: Errand<A>, rest: Effect.Effect<Reply, PgError.PgError>): Effect.Effect<A, SqlError> =>
   Effect.mapBoth(rest, { onFailure: PgError.toSqlError, onSuccess: view })
 
+/** It was answered: whatever of it is left for the collector's long round holds nothing of what it was for (`suspension.ts`). */
+const forget = (errand: Errand<any>): void => {
+  errand.caller.span = undefined
+  errand.request = spent
+  errand.view = spent
+}
+
+const spent = (): never => {
+  throw new Error("A statement that was answered is asked for again")
+}
+
 /** The first attempt under way. */
 class Passage<A> implements Turn<Lease, PgError.PgError>, Hooks, Ending {
   readonly cargo: Cargo | undefined
   private readonly permit: Permit
-  /** Undefined when it is over: whatever is left of this object holds nothing of what it was for (`suspension.ts`). */
+  /** Undefined when it is over. */
   private errand: Errand<A> | undefined
   private lease: Lease | undefined = undefined
   private sent: Mark | undefined = undefined
@@ -115,8 +126,14 @@ class Passage<A> implements Turn<Lease, PgError.PgError>, Hooks, Ending {
   }
 
   done(reply: Reply, error: PgError.PgError | undefined): void {
-    if (error === undefined) this.end(this.seen(reply))
-    else this.goOn(error)
+    if (error !== undefined) {
+      this.goOn(error)
+      return
+    }
+    const errand = this.errand!
+    const seen = this.seen(reply)
+    forget(errand)
+    this.end(seen)
   }
 
   // --- of the caller

@@ -62,6 +62,10 @@ export class Paces {
   private underway = 0
   private tick = 0
   private timer: NodeJS.Timeout | undefined = undefined
+  private now: Mark | undefined = undefined
+  private readonly turned = () => {
+    this.now = undefined
+  }
   /** Milliseconds to the server and back. */
   private way = Number.POSITIVE_INFINITY
 
@@ -75,8 +79,13 @@ export class Paces {
     this.underway--
   }
 
+  /** Now. The loop does not stand idle before this turn of it is over, so that one mark serves all that happens in it. */
   mark(): Mark {
-    return { idle: performance.eventLoopUtilization().idle, tick: this.tick }
+    if (this.now === undefined) {
+      this.now = { idle: performance.eventLoopUtilization().idle, tick: this.tick }
+      process.nextTick(this.turned)
+    }
+    return this.now
   }
 
   /** Has it been under way for long? `from`: the later one of its marks. */

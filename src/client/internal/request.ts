@@ -74,6 +74,8 @@ const bytesOf = (values: ReadonlyArray<Value>): number =>
 const noValues: ReadonlyArray<Value> = []
 const noNames: ReadonlyArray<string> = []
 
+const nothing = new PgResult()
+
 /** A statement, its values serialised already. */
 export class Request {
   error: unknown = undefined
@@ -99,7 +101,7 @@ export class Request {
 
   constructor(
     readonly text: string,
-    readonly values: ReadonlyArray<Value> = noValues,
+    private values: ReadonlyArray<Value> = noValues,
     private readonly rowMode?: "array" | undefined,
     /** It may be parsed once and for all. */
     readonly preparable = false
@@ -110,6 +112,13 @@ export class Request {
   /** One result; a list of them where one text held several commands. */
   get result(): Pg.QueryArrayResult | ReadonlyArray<Pg.QueryArrayResult> {
     return this.results ?? this._result
+  }
+
+  /** Its answer has been given away: nothing of it is kept here (`suspension.ts`). */
+  answered(): void {
+    this._result = nothing
+    this.results = undefined
+    this.values = noValues
   }
 
   /** To be sent once more, as if for the first time. Nothing of it was executed. */
@@ -233,6 +242,11 @@ export class Cursor extends Request {
     private readonly size: number
   ) {
     super(text, values)
+  }
+
+  /** What the rows look like is said with the first of them only. */
+  override answered(): void {
+    this._result.rows = []
   }
 
   override encode(): Buffer {

@@ -359,6 +359,7 @@ export class Session {
       inTransaction: slot.inTransaction,
       suspended: request.suspended
     })
+    request.answered()
   }
 
   /** It is of no more use: whoever waits on it is told, and then `onLost`. */

@@ -100,7 +100,7 @@ export interface Caller {
   readonly clock: Clock.Clock
   readonly operation: Operation | undefined
   /** Where events of failed attempts go. */
-  readonly span: Tracer.Span | undefined
+  span: Tracer.Span | undefined
 }
 
 /** What `Effect.uninterruptibleMask` gives: the caller's own interruptibility, which inside a finalizer is none. */
