@@ -12,9 +12,10 @@
  * 5. Once the deadline has passed, it is what the caller sees, whatever the body ends with; but not before the body has ended.
  * 6. Nothing of the deadline reaches the fiber once the body is over: the same step that looks whether it has passed calls it off.
  *
- * What differs: the body has the caller's fiber id, starts at once, and supervisors are not told of it. Where a fiber has more
- * than this to keep apart (`apart`), or Effect's fibers are not what they were when this was written (`probe`), it is
- * `Effect.timeoutFail` that runs.
+ * What differs: the body has the caller's fiber id, starts at once, and supervisors are not told of it; of what happens at the
+ * same moment, something else may come first. In `Effect.all` it hears at once that another effect failed, which a fiber of
+ * its own does not. Where a request would take the body to another fiber (`Effect.step`, for batching), or Effect's fibers are
+ * not what they were when this was written (`probe`), it is `Effect.timeoutFail` that runs.
  *
  * By the live clock all deadlines share one timer. By any other each sleeps for itself, in a fiber, as there: such a clock
  * is a test's, and may do as it likes.
@@ -143,7 +144,6 @@ class Deadline<A, E, E1, S> {
   private readonly interrupted: Cause.Cause<never>
   private readonly others: ReadonlySet<AnyFiber> | undefined
   private before: FiberRefs.FiberRefs
-  private during: FiberRefs.FiberRefs
 
   /** In the fiber, where nothing interrupts. */
   constructor(
@@ -153,7 +153,7 @@ class Deadline<A, E, E1, S> {
     this.flags = fiber.currentRuntimeFlags
     this.interrupted = fiber.getFiberRef(FiberRef.interruptedCause)
     this.others = fiber._children === null || fiber._children.size === 0 ? undefined : new Set(fiber._children)
-    this.before = this.during = fiber._fiberRefs
+    this.before = fiber._fiberRefs
   }
 
   /** The body, and what comes of it: to be run after `restore`. */
@@ -173,8 +173,7 @@ class Deadline<A, E, E1, S> {
   private run<R>(body: Effect.Effect<A, E, R>): Effect.Effect<Effect.Effect<A, E | E1>, E, R> {
     const { fiber, options } = this
     this.before = fiber._fiberRefs
-    this.during = refsForBody(fiber, this.before, options.ref, options.value)
-    fiber.setFiberRefs(this.during)
+    fiber.setFiberRefs(refsForBody(fiber, this.before, options.ref, options.value))
     return Effect.matchCauseEffect(body, {
       onFailure: (cause) => this.end(Exit.failCause(cause)),
       onSuccess: (a) => this.end(Exit.succeed(a))
@@ -205,23 +204,23 @@ class Deadline<A, E, E1, S> {
     fiber.tell({ _tag: "Stateful", onFiber: show })
   }
 
-  /** Ends what the body forked, and then the deadline. */
+  /**
+   * Ends what the body forked, and then the deadline. Whatever the fiber was told while it ran the body it has heard by now:
+   * to become uninterruptible again took it steps of its own.
+   */
   private end(exit: Exit.Exit<A, E>): Effect.Effect<Effect.Effect<A, E | E1>, E> {
-    const { fiber, others, passed } = this
-    if (passed === undefined && (fiber._children === null || fiber._children.size === 0)) return this.conclude(exit)
-    // Not before the fiber has heard what it was told.
-    return Effect.suspend(() => {
-      const own = Array.from(fiber._children ?? none).filter((child) => others?.has(child) !== true)
-      if (own.length === 0) return this.conclude(exit)
-      for (const child of own) {
-        child.unsafeInterruptAsFork(fiber.id())
-        fiber.removeChild(child)
-      }
-      return Effect.flatMap(
-        Effect.forEach(own, (child) => Fiber.await(child), { discard: true }),
-        () => this.end(exit)
-      )
-    })
+    const { fiber, others } = this
+    if (fiber._children === null || fiber._children.size === 0) return this.conclude(exit)
+    const own = Array.from(fiber._children).filter((child) => others?.has(child) !== true)
+    if (own.length === 0) return this.conclude(exit)
+    for (const child of own) {
+      child.unsafeInterruptAsFork(fiber.id())
+      fiber.removeChild(child)
+    }
+    return Effect.flatMap(
+      Effect.forEach(own, (child) => Fiber.await(child), { discard: true }),
+      () => this.end(exit)
+    )
   }
 
   /** In one step of the fiber. */
