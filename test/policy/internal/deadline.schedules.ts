@@ -128,10 +128,11 @@ export const run = (
   const millisOf = (ticks: number) => ticks * 2 ** 26 + 4 ** (1 + (nodes++ % 12))
   const interruptions = schedule.interruptions.map(millisOf)
   const note = (thread: string, what: string) =>
-    Effect.withFiberRuntime<void>((fiber) => {
+    Effect.withFiberRuntime<void>((fiber, { runtimeFlags }) => {
       const now = Context.get(fiber.currentDefaultServices, Clock.Clock).unsafeCurrentTimeMillis()
       const refs = [ref, plain, sum, kept].map((ref) => fiber.getFiberRef(ref as FiberRef.FiberRef<unknown>)).join(" ")
-      events.set(thread, [...(events.get(thread) ?? []), `${now} ${what} [${refs}]`])
+      const flag = RuntimeFlags.isEnabled(runtimeFlags, RuntimeFlags.OpSupervision) ? " flagged" : ""
+      events.set(thread, [...(events.get(thread) ?? []), `${now} ${what} [${refs}]${flag}`])
       return Effect.void
     })
 
