@@ -8,6 +8,7 @@ import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import * as PgError from "../../error/PgError.js"
 import type { Options } from "../Operation.js"
+import { within } from "./deadline.js"
 
 /** The limits that the layer gives to operations, in milliseconds; `Infinity` for none. */
 export interface Limits {
@@ -152,20 +153,19 @@ export const bounded = <A, E, R>(
       onceOnly: 0,
       settlements: new Set()
     }
-    const body = Effect.locally(self, stateRef, state)
-    const timed: Effect.Effect<A, E | PgError.PgError, R> =
-      now + limit < outer
-        ? // A deadline holds also where nothing else interrupts, as in a finalizer.
-          Effect.timeoutFail(Effect.interruptible(body), {
-            duration: limit,
-            onTimeout: () => {
-              limitsOf(fiber).onExpired?.(state.name)
-              return expired(state, limit)
-            }
-          })
-        : body
-    return Effect.onExit(timed, () => {
+    const onEnd = () => {
       state.ended = true
-      return Effect.void
+    }
+    if (!(now + limit < outer)) return Effect.ensuring(Effect.locally(self, stateRef, state), Effect.sync(onEnd))
+    // A deadline holds also where nothing else interrupts, as in a finalizer.
+    return within(fiber, self, {
+      millis: limit,
+      onTimeout: () => {
+        limitsOf(fiber).onExpired?.(state.name)
+        return expired(state, limit)
+      },
+      onEnd,
+      ref: stateRef,
+      value: state
     })
   })
