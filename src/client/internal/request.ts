@@ -244,10 +244,8 @@ export class Cursor extends Request {
     super(text, values)
   }
 
-  /** What the rows look like is said with the first of them only. */
-  override answered(): void {
-    this._result.rows = []
-  }
+  /** It goes on: what its rows look like is said with the first of them only. */
+  override answered(): void {}
 
   override encode(): Buffer {
     this.suspended = false
