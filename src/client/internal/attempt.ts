@@ -140,6 +140,20 @@ export const dispatch = (
   }
 }
 
+/** What the caller wants of a reply, `view`, as a value. What it throws is a defect of the caller's. */
+export const seen = <A>(view: (reply: Reply) => A, reply: Reply): Effect.Effect<A> => {
+  try {
+    return Effect.succeed(view(reply))
+  } catch (defect) {
+    return Effect.die(defect)
+  }
+}
+
+/** The end of it resumes a fiber. */
+export const resuming = (resume: Resume<Reply, PgError.PgError>): Ending => ({
+  done: (reply, error) => resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
+})
+
 /** `dispatch` for a fiber that is suspended until it is done. */
 export const send = (
   stages: Stages,
@@ -154,5 +168,5 @@ export const send = (
     answered: hooks.answered,
     abandoned: hooks.abandoned,
     settled: hooks.settled,
-    done: (reply, error) => resume(error === undefined ? Effect.succeed(reply) : Effect.fail(error))
+    done: resuming(resume).done
   })

@@ -14,7 +14,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Predicate from "effect/Predicate"
 import * as PgError from "../../error/PgError.js"
 import type { Lease } from "../Pool.js"
-import { dispatch, type Ending, type Hooks, send, type Work } from "./attempt.js"
+import { dispatch, type Ending, type Hooks, seen, send, type Work } from "./attempt.js"
 import { type Attempt, guard, Permit, recover, tracked } from "./guard.js"
 import type { Cargo } from "./lanes.js"
 import { hooks, leased, reportSilence, unserved } from "./leasing.js"
@@ -34,7 +34,7 @@ export interface Errand<A> {
   readonly work: Work
   /** Whether an attempt whose outcome is unknown may be made again. */
   readonly repeatable: boolean
-  /** What the caller wants of the reply. What it throws is a defect of the caller's. */
+  /** What the caller wants of the reply. */
   view: (reply: Reply) => A
   /** Of a statement that may share a connection if it is short. What has failed once gets one of its own. */
   readonly pace: Pace | undefined
@@ -131,9 +131,9 @@ class Passage<A> implements Turn<Lease, PgError.PgError>, Hooks, Ending {
       return
     }
     const errand = this.errand!
-    const seen = this.seen(reply)
+    const value = seen(errand.view, reply)
     forget(errand)
-    this.end(seen)
+    this.end(value)
   }
 
   // --- of the caller
@@ -155,14 +155,6 @@ class Passage<A> implements Turn<Lease, PgError.PgError>, Hooks, Ending {
     if (succeeded) stages.paces.ran(pace, elapsedMs, sent, lease?.lane?.latest)
     else stages.paces.failed(pace, sent, lease?.lane?.latest)
     lease?.lane?.answered()
-  }
-
-  private seen(reply: Reply): Effect.Effect<A> {
-    try {
-      return Effect.succeed(this.errand!.view(reply))
-    } catch (defect) {
-      return Effect.die(defect)
-    }
   }
 
   private goOn(error: PgError.PgError): void {

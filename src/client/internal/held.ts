@@ -21,13 +21,13 @@ import * as PgError from "../../error/PgError.js"
 import * as ReadOnly from "../../policy/ReadOnly.js"
 import { Base, callerOf, isPreparable, queries, serialized, type TransformRows, workOf } from "../Connection.js"
 import type { Lease } from "../Pool.js"
-import { queryCanceled, send, type Work } from "./attempt.js"
+import { dispatch, type Ending, queryCanceled, resuming, seen, type Work } from "./attempt.js"
 import { conclude, note } from "./guard.js"
 import { reportSilence, type Verdicts } from "./leasing.js"
 import { CloseCursor, Cursor, Request } from "./request.js"
 import type { Reply } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
-import { type Resume, suspend, suspended } from "./suspension.js"
+import { suspend, suspended } from "./suspension.js"
 
 /** Rows of a stream that are fetched at a time, as in `@effect/sql-pg`. */
 const fetchSize = 128
@@ -96,19 +96,19 @@ export class Held extends Base {
       const { readOnly, ...rest } = workOf(this.stages, sql, caller.operation, false)
       const work = { ...rest, readOnly: readOnly || this.options.readOnly }
       for (let at: Held | undefined = this; at !== undefined && !work.readOnly; at = at.options.parent) at.wrote = true
-      return Effect.mapBoth(
-        suspend<Reply, PgError.PgError>(fiber, (resume) => this.begin(caller, request, work, resume)),
-        {
-          onSuccess: view,
-          onFailure: (failure) => {
-            // Cancelled because nobody else may wait for what was left behind.
-            const cutOff = this.ended && failure.sqlState === queryCanceled && failure.outcome === "NotApplied"
-            const error = cutOff ? this.outlived(caller, "its statement was cancelled") : failure
-            note(caller, error, 1, undefined)
-            const repeatable = readOnly || caller.operation?.idempotent === true
-            return PgError.toSqlError(conclude(this.stages, caller, error, repeatable, 1))
-          }
-        }
+      const failed = (failure: PgError.PgError) => {
+        // Cancelled because nobody else may wait for what was left behind.
+        const cutOff = this.ended && failure.sqlState === queryCanceled && failure.outcome === "NotApplied"
+        const error = cutOff ? this.outlived(caller, "its statement was cancelled") : failure
+        note(caller, error, 1, undefined)
+        const repeatable = readOnly || caller.operation?.idempotent === true
+        return PgError.toSqlError(conclude(this.stages, caller, error, repeatable, 1))
+      }
+      return suspend(fiber, (resume) =>
+        this.begin(caller, request, work, {
+          done: (reply, error) => resume(error === undefined ? seen(view, reply) : Effect.fail(failed(error))),
+          instead: (effect) => resume(Effect.mapBoth(effect, { onSuccess: view, onFailure: failed }))
+        })
       )
     })
   }
@@ -120,20 +120,22 @@ export class Held extends Base {
     work: Work,
     unsent?: () => void
   ): Effect.Effect<Reply, PgError.PgError> {
-    return suspended((resume) => this.begin(caller, request, work, resume, unsent))
+    return suspended((resume) =>
+      this.begin(caller, request, work, { done: resuming(resume).done, instead: resume }, unsent)
+    )
   }
 
   private begin(
     caller: Caller,
     request: () => Request,
     work: Work,
-    resume: Resume<Reply, PgError.PgError>,
+    { done, instead }: Ending & { readonly instead: (effect: Effect.Effect<Reply, PgError.PgError>) => void },
     unsent: () => void = () => {}
   ): (() => void) | void {
     const refusal = this.refusal(caller)
-    if (refusal !== undefined) return resume(Effect.fail(refusal))
+    if (refusal !== undefined) return instead(Effect.fail(refusal))
     if (this.child !== undefined) {
-      return resume(
+      return instead(
         Effect.zipRight(
           this.turn(caller),
           Effect.suspend(() => this.submit(caller, request, work, unsent))
@@ -143,25 +145,18 @@ export class Held extends Base {
     const { lease, permit, stages } = this
     // What is tried on a connection that is gone already says nothing new about the server.
     const gone = lease.session.lost !== undefined
-    return send(
-      stages,
-      caller,
-      lease,
-      request(),
-      work,
-      {
-        answered: (error) => {
-          if (error !== undefined && !gone) permit.report(error)
-        },
-        abandoned: (inFlight) => {
-          if (!inFlight) unsent()
-        },
-        settled: (silent) => {
-          if (silent) reportSilence(stages, permit)
-        }
+    return dispatch(stages, caller, lease, request(), work, {
+      answered: (error) => {
+        if (error !== undefined && !gone) permit.report(error)
       },
-      resume
-    )
+      abandoned: (inFlight) => {
+        if (!inFlight) unsent()
+      },
+      settled: (silent) => {
+        if (silent) reportSilence(stages, permit)
+      },
+      done
+    })
   }
 
   /** The place of a nested transaction, taken at once when free: at most one is open per level. */

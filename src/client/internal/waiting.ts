@@ -11,6 +11,7 @@ import * as Exit from "effect/Exit"
 import type { Cargo } from "./lanes.js"
 import { Line } from "./line.js"
 import type { Restore } from "./stages.js"
+import { suspended } from "./suspension.js"
 
 export interface Options<E> {
   /** How long they wait: milliseconds of each one's clock, `Infinity` for no limit. */
@@ -119,7 +120,7 @@ export const make = <A extends { readonly release: () => void }, E>(options: Opt
       Effect.suspend(() => {
         let given: A | undefined
         let leave = () => {}
-        const turn = Effect.async<A, E>((resume) => {
+        const turn = suspended<A, E>((resume) => {
           const served = (a: A) => {
             given = a
             resume(Effect.succeed(a))
