@@ -230,6 +230,8 @@ export const make = (options: Options, env: Environment, surroundings: Surroundi
       board()
       const now = performance.now()
       while (waiting.size > 0 && idle.length > 0) {
+        const cargo = waiting.firstCargo()
+        if (cargo !== undefined && lanes().crowded(cargo)) break
         const latest = idle[idle.length - 1]!
         if (trusted(latest, now)) serve(idle.pop()!)
         else if (checking < waiting.size) check(idle.pop()!)

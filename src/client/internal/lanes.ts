@@ -10,7 +10,9 @@
  *    somebody is in it, but from its head.
  * 4. A lane's statement is never cancelled as long as anybody waits for another one on it (`session.ts`): a CancelRequest names
  *    a server process, and would hit whatever that is at by then.
- * 5. A lane lasts a second at most, so that what the pool has to say of its connection (lifetime, surplus, …) is said in time.
+ * 5. Where it is our own event loop that keeps statements waiting, and not the server, more lanes would only make its turns
+ *    longer: two that are full are enough.
+ * 6. A lane lasts a second at most, so that what the pool has to say of its connection (lifetime, surplus, …) is said in time.
  */
 import type * as Tracer from "effect/Tracer"
 import type { Lease, Lent } from "../Pool.js"
@@ -94,6 +96,11 @@ export class Lane {
     )
   }
 
+  /** It has all that one turn of the event loop may bring, and the server is not what keeps that waiting. */
+  get crowded(): boolean {
+    return this.places >= depth && !this.options.paces.isLong(this.latest)
+  }
+
   board(cargo: number): Place {
     this.places++
     this.served++
@@ -135,6 +142,12 @@ export const make = (options: Options) => {
 
   const weigh = ({ load }: Cargo) => Math.min(budget, Math.max(load, budget / depth))
 
+  const crowded = (reads: boolean): boolean => {
+    let full = 0
+    for (const lane of lanes) if (lane.reads === reads && lane.crowded) full++
+    return full >= apart
+  }
+
   const open = (lease: Lent, { reads }: Cargo, weight: number): Lease =>
     isPooler(lease.session.processId) ? lease : new Lane(lease, reads, lanes, options).board(weight)
 
@@ -145,7 +158,7 @@ export const make = (options: Options) => {
       const { lane, open: shared } = best(cargo.reads, weight)
       // A write may come to wait for a lock: none shares what it need not.
       if (lane !== undefined && cargo.reads && shared >= apart) return lane.board(weight)
-      const lease = options.take()
+      const lease = lane === undefined && crowded(cargo.reads) ? undefined : options.take()
       return lease === undefined ? lane?.board(weight) : open(lease, cargo, weight)
     },
     /** A place on a lane that is there, if one takes it. */
@@ -153,6 +166,8 @@ export const make = (options: Options) => {
       const weight = weigh(cargo)
       return best(cargo.reads, weight).lane?.board(weight)
     },
+    /** Whether one is better off waiting for a place on a lane than on a connection that is free. */
+    crowded: ({ reads }: Cargo): boolean => crowded(reads),
     /** A lane of its own, which others may join. */
     open: (lease: Lent, cargo: Cargo): Lease => open(lease, cargo, weigh(cargo))
   }
