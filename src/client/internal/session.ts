@@ -187,14 +187,14 @@ export class Session {
    */
   abandon(slot: Slot): boolean {
     slot.onReply = undefined
-    if (!this.wire.includes(slot)) {
+    const inFlight = this.wire.includes(slot)
+    if (inFlight) this.unwanted++
+    else {
       this.queue = this.queue.filter((other) => other !== slot)
       this.outbox = this.outbox.filter((other) => other !== slot)
-      return false
     }
-    this.unwanted++
     this.settleUnwanted()
-    return true
+    return inFlight
   }
 
   /**
