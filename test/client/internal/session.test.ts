@@ -154,7 +154,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Sessi
       assert.deepStrictEqual(settling, [blocked])
       send("next", "SELECT 4")
       yield* unlock
-      yield* Effect.async<void>((resume) => shared.whenAnswered(() => resume(Effect.void)))
+      yield* Effect.async<void>((resume) => shared.whenAnswered(shared.oldest, () => resume(Effect.void)))
       yield* TestPg.eventually(
         Effect.sync(() => shared.onWire),
         (onWire) => !onWire
