@@ -3,31 +3,8 @@ import { assert, layer } from "@effect/vitest"
 import { Array as Arr, Effect, Exit, Fiber, Ref, Stream, TestClock, TestContext } from "effect"
 import { Operation } from "effect-pg-resilience"
 import * as TestPg from "../support/TestPg.js"
-import { burst, laning, reads, shares, writes } from "./laning.js"
+import { all, burst, laning, lockedRow, reads, settled, shares, waitsFor, writes } from "./laning.js"
 import { clientOf, failure, hold, waitingForLock } from "./support.js"
-
-const all = <A, E, R>(count: number, effect: (n: number) => Effect.Effect<A, E, R>) =>
-  Effect.forEach(Arr.range(1, count), effect, { concurrency: "unbounded" })
-
-const settled = ({ pool }: Pick<Effect.Effect.Success<ReturnType<typeof laning>>, "pool">) =>
-  TestPg.eventually(pool, ({ idle, total, waiting }) => idle === total && waiting === 0)
-
-/** Somebody waits for a lock, and has done so for long. */
-const waitsFor = (beginning: string) =>
-  Effect.zipRight(
-    TestPg.eventually(waitingForLock(beginning), (count) => count >= 1),
-    TestPg.control("SELECT pg_sleep(0.1)")
-  )
-
-/** A row that somebody else has locked until `release`. */
-const lockedRow = (url: Parameters<typeof TestPg.control>[2], id: number) =>
-  Effect.gen(function* () {
-    const { sql } = yield* clientOf({ url: url!, maxConnections: 1 })
-    const { connection, release } = yield* hold(sql)
-    yield* connection.execute("BEGIN", [], undefined)
-    yield* connection.execute(`SELECT FROM t WHERE id = ${id} FOR UPDATE`, [], undefined)
-    return { release: Effect.zipRight(connection.execute("ROLLBACK", [], undefined), release) }
-  })
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Lanes", (it) => {
   it.scoped("carry statements that are known to be short, each sent before those ahead of it are answered", () =>

@@ -1,13 +1,16 @@
 /** Clients whose short statements share connections, seen by somebody between them and the server. */
 import type { SqlError } from "@effect/sql/SqlError"
-import { Array as Arr, Effect } from "effect"
+import { Array as Arr, Effect, type Redacted } from "effect"
 import type { ResilientPg } from "effect-pg-resilience"
 import * as TestPg from "../support/TestPg.js"
-import { clientOf } from "./support.js"
+import { clientOf, hold, waitingForLock } from "./support.js"
 import { tapped } from "./tap.js"
 
-/** A table of a thousand rows in a database of its own, and a client that gets there past a tap. */
-export const laning = (options: ResilientPg.Options = {}) =>
+/** A table of a thousand rows in a database of its own, and a client that gets there past a tap, and `through` what is behind that. */
+export const laning = ({
+  through = (url) => url,
+  ...options
+}: ResilientPg.Options & { readonly through?: (url: Redacted.Redacted) => Redacted.Redacted } = {}) =>
   Effect.gen(function* () {
     const { url } = yield* TestPg.database
     yield* TestPg.control(
@@ -15,7 +18,7 @@ export const laning = (options: ResilientPg.Options = {}) =>
       [],
       url
     )
-    const tap = yield* tapped(url)
+    const tap = yield* tapped(through(url))
     const client = yield* clientOf({ url: tap.url, maxConnections: 4, retry: false, ...options })
     const { sql } = client
     const read = (id: number) => sql<{ id: number; n: number }>`SELECT id, n FROM t WHERE id = ${id}`
@@ -42,3 +45,30 @@ export const shares = <A>(
     ({ length }) => length >= burst / 2,
     { message: "nothing shares a connection" }
   ).pipe(Effect.zipRight(tap.clear))
+
+export type Laning = Effect.Effect.Success<ReturnType<typeof laning>>
+
+/** So many at the same time. */
+export const all = <A, E, R>(count: number, effect: (n: number) => Effect.Effect<A, E, R>) =>
+  Effect.forEach(Arr.range(1, count), effect, { concurrency: "unbounded" })
+
+/** All connections are idle again. */
+export const settled = ({ pool }: Pick<Laning, "pool">) =>
+  TestPg.eventually(pool, ({ idle, total, waiting }) => idle === total && waiting === 0)
+
+/** Somebody waits for a lock, and has done so for long. */
+export const waitsFor = (beginning: string) =>
+  Effect.zipRight(
+    TestPg.eventually(waitingForLock(beginning), (count) => count >= 1),
+    TestPg.control("SELECT pg_sleep(0.1)")
+  )
+
+/** A row that somebody else has locked until `release`. */
+export const lockedRow = (url: Redacted.Redacted, id: number) =>
+  Effect.gen(function* () {
+    const { sql } = yield* clientOf({ url, maxConnections: 1 })
+    const { connection, release } = yield* hold(sql)
+    yield* connection.execute("BEGIN", [], undefined)
+    yield* connection.execute(`SELECT FROM t WHERE id = ${id} FOR UPDATE`, [], undefined)
+    return { release: Effect.zipRight(connection.execute("ROLLBACK", [], undefined), release) }
+  })
