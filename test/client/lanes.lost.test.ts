@@ -204,7 +204,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("A los
         )
       }
       assert.includeMembers(
-        Arr.map(outcomes, ([, told]) => told),
+        Arr.map(outcomes, ([, told]): string => told),
         ["stored", "unknown"]
       )
     })
