@@ -5,7 +5,7 @@ import { CircuitBreaker, Operation } from "effect-pg-resilience"
 import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import * as TestPg from "../support/TestPg.js"
 import { all, burst, type Laning, laning, lockedRow, reads, settled, shares, waitsFor, writes } from "./laning.js"
-import { clientOf, waitingForLock } from "./support.js"
+import { clientOf, hold, waitingForLock } from "./support.js"
 
 const seed = process.env["TEST_SEED"] ?? "innocents"
 
@@ -121,6 +121,24 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Cance
         })
     )
   }
+
+  it.scoped("does not open a lane to newcomers: what is left on it has been under way for as long as before", () =>
+    Effect.gen(function* () {
+      const client = yield* laning({ maxConnections: 2 })
+      const held = yield* hold(client.sql)
+      const { fibers, release } = yield* heldUp(client, [1, 1, 1])
+      yield* held.release
+      for (const fiber of fibers.slice(0, 2)) {
+        yield* interrupted(fiber)
+        yield* all(burst, (n) => client.write(n + 100, n))
+      }
+      assert.isNull(fibers[2]!.unsafePoll())
+      assert.isEmpty(yield* client.tap.cancels)
+      yield* release
+      yield* Fiber.join(fibers[2]!)
+      yield* settled(client)
+    })
+  )
 
   it.scoped("1,500 interruptions at random moments hit nobody who was not interrupted, and leave the pool whole", () =>
     Effect.gen(function* () {

@@ -159,7 +159,10 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("A los
       const readers = yield* onOneLane(client, "SELECT id, n FROM t", Arr.range(1, 5).map(read))
       yield* proxy.reset
       // Both tables are still locked: nobody can have been told more than that nobody knows.
-      assert.deepStrictEqual(yield* Effect.forEach(inserts, Fiber.join), Arr.replicate("unknown", 5))
+      assert.deepStrictEqual(
+        yield* Effect.forEach(inserts, Fiber.join),
+        Arr.makeBy(5, (): Told => "unknown")
+      )
       yield* other.release
       const rows = yield* Effect.forEach(readers, Fiber.join)
       assert.deepStrictEqual(
