@@ -24,7 +24,7 @@ const heldUp = (client: Laning, ids: ReadonlyArray<number>, other = 1_000) =>
   Effect.gen(function* () {
     const { pid, tap, url, write } = client
     yield* shares(tap, writes, (n) => write(n, n))
-    yield* settled(client)
+    yield* TestPg.eventually(client.pool, ({ idle }) => idle === 1)
     const before = yield* pid
     yield* tap.clear
     const { release } = yield* lockedRow(url, 1)
