@@ -142,12 +142,13 @@ export class Pooled extends Base {
         return stages.transacted((held) => held.execution(sql, params, rowMode, view, preparable), { exactlyOnce })
       }
       const prepares = preparable && isPreparable(work.command)
-      const shares = stages.lanes && prepares && (work.command !== "select" || ReadOnly.inspect(sql).readOnly)
+      const reads = ReadOnly.inspect(sql).readOnly
+      const shares = stages.lanes && prepares && (work.command !== "select" || reads)
       const pace = shares ? stages.paces.of(sql) : undefined
       const values = serialized(params)
       if (Either.isLeft(values)) return Effect.fail(PgError.toSqlError(values.left))
       const request = () => new Request(sql, values.right, rowMode, prepares)
-      return direct(fiber, { stages, caller, request, work, repeatable, view, pace })
+      return direct(fiber, { stages, caller, request, work, repeatable, view, pace, reads })
     })
   }
 

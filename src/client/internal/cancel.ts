@@ -48,8 +48,8 @@ const within = (session: Session, wait: (listener: () => void) => void, millis: 
     return Effect.sync(stop)
   }).pipe(Effect.interruptible) // also within a finalizer
 
-const answered = (session: Session, millis: number) =>
-  within(session, (listener) => session.whenAnswered(listener), millis)
+const answered = (session: Session, slot: Slot | undefined, millis: number) =>
+  within(session, (listener) => session.whenAnswered(slot, listener), millis)
 
 /** An empty query: whatever it is answered, a late cancel has hit it and not the next statement. */
 const barrier = (session: Session) =>
@@ -108,9 +108,10 @@ export const last = (session: Session, stream: Pg.ClientConfig["stream"]): Effec
   Effect.gen(function* () {
     let answers = true
     while (answers && session.cancellable) {
-      answers = (yield* request(session, stream)) && (yield* answered(session, limit))
+      const { oldest } = session
+      answers = (yield* request(session, stream)) && (yield* answered(session, oldest, limit))
     }
-    if (answers && session.onWire) yield* answered(session, limit)
+    if (answers) yield* answered(session, session.oldest, limit)
   })
 
 /** Ends when the session may be used again (`Ended`, `Cancelled`) or has been destroyed (`Silent`). */
@@ -123,14 +124,15 @@ export const settle = (
   Effect.gen(function* () {
     let settled: Settled = "Ended"
     // Mostly one; several where they were pipelined. Nobody waits for any of them.
-    while (session.onWire) {
-      if (yield* answered(session, slot.cancellable ? grace : commitLimit)) continue
+    for (let { oldest } = session; oldest !== undefined; oldest = session.oldest) {
+      if (yield* answered(session, oldest, slot.cancellable ? grace : commitLimit)) continue
       if (!slot.cancellable) return silent(session)
       const sent = yield* permits.withPermits(1)(
-        Effect.suspend(() => (session.onWire ? request(session, stream) : Effect.succeed(undefined)))
+        Effect.suspend(() => (session.oldest === oldest ? request(session, stream) : Effect.succeed(undefined)))
       )
       if (sent === undefined) continue
-      if (!sent || !(yield* answered(session, limit))) return silent(session)
+      // By now it may be answered, and the next one at work.
+      if (!sent || !(yield* answered(session, oldest, limit))) return silent(session)
       settled = "Cancelled"
     }
     if (session.lost !== undefined || (settled === "Cancelled" && !(yield* barrier(session)))) return silent(session)

@@ -38,6 +38,8 @@ export interface Errand<A> {
   view: (reply: Reply) => A
   /** Of a statement that may share a connection if it is short. What has failed once gets one of its own. */
   readonly pace: Pace | undefined
+  /** By what it is, whatever the program says of it: whether it shares connections with reads, or with writes. */
+  readonly reads: boolean
 }
 
 /** One attempt as guard.ts makes it: a connection now or in turn, the statement on it, and the connection back. */
@@ -79,11 +81,11 @@ class Passage<A> implements Turn<Lease, PgError.PgError>, Hooks, Ending {
     admission: number,
     private resume: Resume<A, SqlError>
   ) {
-    const { caller, pace, stages, work } = errand
+    const { caller, pace, reads, stages } = errand
     this.errand = errand
     this.permit = new Permit(stages.breaker, caller.clock, admission)
     const load = pace?.expected
-    this.cargo = load === undefined ? undefined : { reads: work.readOnly, load }
+    this.cargo = load === undefined ? undefined : { reads, load }
   }
 
   start({ caller, stages }: Errand<A>): void {
@@ -111,6 +113,7 @@ class Passage<A> implements Turn<Lease, PgError.PgError>, Hooks, Ending {
 
   answered(error: PgError.PgError | undefined, elapsedMs: number): void {
     this.pass(error === undefined, elapsedMs)
+    this.lease!.lane?.answered()
     this.permit.settle(error, elapsedMs)
     this.lease!.release()
   }
@@ -154,7 +157,6 @@ class Passage<A> implements Turn<Lease, PgError.PgError>, Hooks, Ending {
     if (elapsedMs === undefined) return
     if (succeeded) stages.paces.ran(pace, elapsedMs, sent, lease?.lane?.latest)
     else stages.paces.failed(pace, sent, lease?.lane?.latest)
-    lease?.lane?.answered()
   }
 
   private goOn(error: PgError.PgError): void {

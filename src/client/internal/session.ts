@@ -136,9 +136,13 @@ export class Session {
   get onWire(): boolean {
     return this.wire.length > 0
   }
-  /** A statement is on the wire that may be cancelled: not a COMMIT. */
+  /** The one on the wire that is answered next. */
+  get oldest(): Slot | undefined {
+    return this.wire[0]
+  }
+  /** It may be cancelled: not a COMMIT. */
   get cancellable(): boolean {
-    return this.wire[0]?.cancellable === true
+    return this.oldest?.cancellable === true
   }
   /** A statement is on the wire, or about to be, or an abandoned one is being settled. */
   get busy(): boolean {
@@ -187,14 +191,14 @@ export class Session {
    */
   abandon(slot: Slot): boolean {
     slot.onReply = undefined
-    if (!this.wire.includes(slot)) {
+    const inFlight = this.wire.includes(slot)
+    if (inFlight) this.unwanted++
+    else {
       this.queue = this.queue.filter((other) => other !== slot)
       this.outbox = this.outbox.filter((other) => other !== slot)
-      return false
     }
-    this.unwanted++
     this.settleUnwanted()
-    return true
+    return inFlight
   }
 
   /**
@@ -227,9 +231,9 @@ export class Session {
     this.next()
   }
 
-  /** At once if nothing is on the wire, else when the oldest that is there has been answered or lost. */
-  whenAnswered(listener: () => void): void {
-    if (this.onWire) this.answerListeners.push(listener)
+  /** When the one that was the `oldest` has been answered or lost: at once if that is so. */
+  whenAnswered(slot: Slot | undefined, listener: () => void): void {
+    if (slot !== undefined && slot === this.oldest) this.answerListeners.push(listener)
     else listener()
   }
 
