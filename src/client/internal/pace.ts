@@ -69,6 +69,9 @@ export class Paces {
   /** Milliseconds to the server and back. */
   private way = Number.POSITIVE_INFINITY
 
+  /** `afterwards`: when this turn of the event loop is over. */
+  constructor(private readonly afterwards: (then: () => void) => void = process.nextTick) {}
+
   begin(): Mark {
     this.underway++
     this.timer ??= setInterval(() => this.onTick(), tickMillis).unref()
@@ -83,7 +86,7 @@ export class Paces {
   mark(): Mark {
     if (this.now === undefined) {
       this.now = { idle: performance.eventLoopUtilization().idle, tick: this.tick }
-      process.nextTick(this.turned)
+      this.afterwards(this.turned)
     }
     return this.now
   }

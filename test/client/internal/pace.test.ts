@@ -92,7 +92,12 @@ describe("Pace", () => {
 
 /** Time that the test moves: the event loop idles, or is busy, and goes round or not. */
 const world = () => {
-  const paces = new Paces()
+  let turned: Array<() => void> = []
+  const turn = () => {
+    for (const then of turned) then()
+    turned = []
+  }
+  const paces = new Paces((then) => turned.push(then))
   const pace = paces.of("SELECT 1")
   const utilization = vi.spyOn(performance, "eventLoopUtilization")
   let idle = 0
@@ -103,11 +108,15 @@ const world = () => {
     pace,
     /** The event loop waits for so many milliseconds. */
     idles: (millis: number) => {
+      turn()
       idle += millis
       vi.advanceTimersByTime(millis)
     },
     /** It is busy, but goes round. */
-    works: (millis: number) => vi.advanceTimersByTime(millis),
+    works: (millis: number) => {
+      turn()
+      vi.advanceTimersByTime(millis)
+    },
     /** So many statements one after the other, each of which takes so long on the way and so long at the server. */
     learn(count: number, way: number, server: number) {
       for (let n = 0; n < count; n++) {
