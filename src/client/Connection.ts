@@ -90,14 +90,21 @@ export const serialized = (params: ReadonlyArray<unknown>): Either.Either<Readon
     catch: (cause) => classify(cause, { phase: "Execute", outcome: "NotApplied" })
   })
 
-export const workOf = (stages: Stages, sql: string, inside: operation.State | undefined, pooled: boolean) => {
+/** `reads`: it can do nothing but read, whatever it is. */
+export const workOf = (
+  stages: Stages,
+  sql: string,
+  inside: operation.State | undefined,
+  pooled: boolean,
+  reads = false
+) => {
   const inspection = ReadOnly.inspect(sql)
   const work: Work = {
     pooled,
     phase: "Execute",
     command: inspection.command,
     // Where the lexer is not to be relied on, what it takes for a read may have been a write.
-    readOnly: inside?.readOnly ?? (stages.autoRetryReads && inspection.readOnly),
+    readOnly: reads || (inside?.readOnly ?? (stages.autoRetryReads && inspection.readOnly)),
     opaque: inspection.opaque,
     transactionControl: inspection.transactionControl,
     isCommit: inspection.command === "commit"

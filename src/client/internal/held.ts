@@ -93,15 +93,14 @@ export class Held extends Base {
   run<A>(sql: string, request: () => Request, view: (reply: Reply) => A): Effect.Effect<A, SqlError> {
     return Effect.withFiberRuntime((fiber) => {
       const caller = callerOf(fiber)
-      const { readOnly, ...rest } = workOf(this.stages, sql, caller.operation, false)
-      const work = { ...rest, readOnly: readOnly || this.options.readOnly }
+      const work = workOf(this.stages, sql, caller.operation, false, this.options.readOnly)
       for (let at: Held | undefined = this; at !== undefined && !work.readOnly; at = at.options.parent) at.wrote = true
       const failed = (failure: PgError.PgError) => {
         // Cancelled because nobody else may wait for what was left behind.
         const cutOff = this.ended && failure.sqlState === queryCanceled && failure.outcome === "NotApplied"
         const error = cutOff ? this.outlived(caller, "its statement was cancelled") : failure
         note(caller, error, 1, undefined)
-        const repeatable = readOnly || caller.operation?.idempotent === true
+        const repeatable = work.readOnly || caller.operation?.idempotent === true
         return PgError.toSqlError(conclude(this.stages, caller, error, repeatable, 1))
       }
       return suspend(fiber, (resume) =>
