@@ -10,7 +10,7 @@ import * as PgError from "../../error/PgError.js"
 import * as operation from "../../policy/internal/operation.js"
 import type { Lease } from "../Pool.js"
 import type { Request } from "./request.js"
-import type { Reply, Slot } from "./session.js"
+import type { Reply, Session, Slot } from "./session.js"
 import type { Caller, Stages } from "./stages.js"
 import type { Resume } from "./suspension.js"
 
@@ -55,7 +55,7 @@ const cutOff = ({ cause, code, operation, outcome, phase, severity, sqlState }: 
 /** The typed failure of a reply that has one. */
 export const failureOf = (
   stages: Stages,
-  { operation }: Caller,
+  { operation }: Pick<Caller, "operation">,
   work: Work,
   reply: Reply,
   elapsedMs: number
@@ -97,6 +97,68 @@ export interface Ending {
   readonly done: (reply: Reply, error: PgError.PgError | undefined) => void
 }
 
+/** A statement that was handed to a session. Once it is answered it holds nothing of what it was for (`suspension.ts`). */
+class Flight {
+  private readonly since = performance.now()
+  /** What may be in the database once it is sent: not a read, and not inside a transaction that is still open. */
+  private readonly counts: boolean
+  /** Undefined once it is answered: an interruption before its caller could go on changes nothing any more. */
+  private hooks: (Hooks & Ending) | undefined
+  private slot: Slot | undefined = undefined
+
+  constructor(
+    private readonly stages: Stages,
+    private readonly caller: Pick<Caller, "operation">,
+    private readonly session: Session,
+    private readonly work: Work,
+    hooks: Hooks & Ending
+  ) {
+    this.hooks = hooks
+    this.counts = !work.readOnly && (work.isCommit || work.pooled || work.transactionControl || session.status === "I")
+    if (this.counts) this.count(1)
+  }
+
+  start(request: Request, pipelined: boolean): void {
+    const onReply = (reply: Reply) => this.answered(reply)
+    const slot = pipelined
+      ? this.session.pipeline(request, onReply)
+      : this.session.submit(request, onReply, !this.work.isCommit)
+    if (this.hooks !== undefined) this.slot = slot
+  }
+
+  private answered(reply: Reply): void {
+    const { caller, hooks, stages, work } = this
+    this.hooks = undefined
+    this.slot = undefined
+    const elapsedMs = performance.now() - this.since
+    const error = reply.error === undefined ? undefined : failureOf(stages, caller, work, reply, elapsedMs)
+    // Not told to read only, and yet refused to write: this is a standby now.
+    if (error?._tag === "ReadOnlyError" && !work.readOnly) stages.pool.turnedReadOnly()
+    if (this.counts && error?.outcome === "NotApplied") this.count(-1)
+    hooks!.answered(error, elapsedMs)
+    stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error?._tag)
+    hooks!.done(reply, error)
+  }
+
+  abandon(): void {
+    const { caller, counts, hooks, session, slot, stages, work } = this
+    if (hooks === undefined || slot === undefined) return
+    slot.onSettled = (silent) => hooks.settled(silent)
+    const inFlight = session.abandon(slot)
+    if (inFlight) {
+      stages.recorder.attempt(caller.operation, work.command, (performance.now() - this.since) / 1000, "Interrupted")
+    }
+    if (counts && inFlight && work.settles !== true)
+      stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
+    if (counts && !inFlight) this.count(-1)
+    hooks.abandoned(inFlight)
+  }
+
+  private count(by: 1 | -1): void {
+    operation.countWrite(this.caller.operation, by, this.work.isCommit)
+  }
+}
+
 /** Sends, and tells once how it ended. Gives what its caller does who goes away: nothing is told from then on. */
 export const dispatch = (
   stages: Stages,
@@ -106,38 +168,9 @@ export const dispatch = (
   work: Work,
   hooks: Hooks & Ending
 ): (() => void) => {
-  const since = performance.now()
-  // What may be in the database once it is sent: not a read, and not inside a transaction that is still open.
-  const counts = !work.readOnly && (work.isCommit || work.pooled || work.transactionControl || session.status === "I")
-  const count = (by: 1 | -1) => operation.countWrite(caller.operation, by, work.isCommit)
-  if (counts) count(1)
-  let answered = false
-  const onReply = (reply: Reply) => {
-    answered = true
-    const elapsedMs = performance.now() - since
-    const error = reply.error === undefined ? undefined : failureOf(stages, caller, work, reply, elapsedMs)
-    // Not told to read only, and yet refused to write: this is a standby now.
-    if (error?._tag === "ReadOnlyError" && !work.readOnly) stages.pool.turnedReadOnly()
-    if (counts && error?.outcome === "NotApplied") count(-1)
-    hooks.answered(error, elapsedMs)
-    stages.recorder.attempt(caller.operation, work.command, elapsedMs / 1000, error?._tag)
-    hooks.done(reply, error)
-  }
-  const slot: Slot =
-    lane === undefined ? session.submit(request, onReply, !work.isCommit) : session.pipeline(request, onReply)
-  return () => {
-    // Interrupted before it could go on with the answer that it had: nothing is abandoned, and what was done is done.
-    if (answered) return
-    slot.onSettled = (silent) => hooks.settled(silent)
-    const inFlight = session.abandon(slot)
-    if (inFlight) {
-      stages.recorder.attempt(caller.operation, work.command, (performance.now() - since) / 1000, "Interrupted")
-    }
-    if (counts && inFlight && work.settles !== true)
-      stages.recorder.interruptedWrite(caller.operation, work.isCommit ? "COMMIT" : "statement")
-    if (counts && !inFlight) count(-1)
-    hooks.abandoned(inFlight)
-  }
+  const flight = new Flight(stages, { operation: caller.operation }, session, work, hooks)
+  flight.start(request, lane !== undefined)
+  return () => flight.abandon()
 }
 
 /** What the caller wants of a reply, `view`, as a value. What it throws is a defect of the caller's. */

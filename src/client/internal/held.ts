@@ -105,7 +105,11 @@ export class Held extends Base {
       }
       return suspend(fiber, (resume) =>
         this.begin(caller, request, work, {
-          done: (reply, error) => resume(error === undefined ? seen(view, reply) : Effect.fail(failed(error))),
+          done: (reply, error) => {
+            const result = error === undefined ? seen(view, reply) : Effect.fail(failed(error))
+            caller.span = undefined
+            resume(result)
+          },
           instead: (effect) => resume(Effect.mapBoth(effect, { onSuccess: view, onFailure: failed }))
         })
       )
