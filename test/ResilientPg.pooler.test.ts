@@ -11,6 +11,7 @@ import { Array as Arr, Effect, Fiber, Logger, LogLevel, Option, Random, Redacted
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
 import * as Port from "../src/testing/internal/port.js"
 import { clientOf, failure } from "./client/support.js"
+import { tapped } from "./client/tap.js"
 import * as Remains from "./support/Remains.js"
 import * as TestPg from "./support/TestPg.js"
 
@@ -293,6 +294,20 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Resil
           }),
         { concurrency: "unbounded" }
       )
+    }))
+
+  test(`no two statements share a connection${why}`, () =>
+    Effect.gen(function* () {
+      const { port } = yield* pooler
+      const { database, host, password, username } = yield* at(port)
+      const url = `postgres://${username}:${Redacted.value(password)}@${host}:${port}/${database}`
+      const tap = yield* tapped(Redacted.make(url))
+      const { sql } = yield* clientOf({ url: tap.url, maxConnections: 4 })
+      const reads = Effect.forEach(Arr.range(1, 40), (n) => sql`SELECT ${n}::int AS n`, { concurrency: "unbounded" })
+      yield* Effect.replicateEffect(reads, 20)
+      // One and another once more, without the name that the pooler lost.
+      assert.isAtLeast((yield* tap.sent(/AS n/)).length, 800)
+      assert.isEmpty(yield* tap.shared())
     }))
 
   test(`in session mode prepared statements are of use${why}`, () =>

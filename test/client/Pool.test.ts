@@ -171,8 +171,11 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Pool:
         Arr.flatten(rows),
         Arr.makeBy(10, (i) => ({ n: i + 1 }))
       )
-      const remaining = yield* TestPg.eventually(sessions, ({ length }) => length <= 4)
-      assert.isTrue(remaining.every(({ state }) => state === "idle"))
+      // One that was opened for the ten may still be on its way in.
+      yield* TestPg.eventually(
+        sessions,
+        (remaining) => remaining.length <= 4 && remaining.every(({ state }) => state === "idle")
+      )
     })
   )
 
