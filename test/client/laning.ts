@@ -31,7 +31,7 @@ export const reads = /^SELECT id, n FROM t/
 export const writes = /^UPDATE t SET n/
 
 export const burst = 40
-/** More than tests put on one lane. */
+/** The most that tests put on one lane. */
 const together = 7
 
 /**
