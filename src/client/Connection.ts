@@ -126,7 +126,7 @@ export const isPreparable = (command: string): boolean => preparables.has(comman
 /** Commands whose rows come as they are asked for. */
 export const queries = new Set<ReadOnly.Command>(["select", "values", "table", "show"])
 
-/** For each statement a connection of its own. */
+/** For each statement a connection: one of its own, or a place on one that short statements share. */
 export class Pooled extends Base {
   constructor(private readonly stages: Stages) {
     super()
