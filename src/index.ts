@@ -49,3 +49,11 @@ export * as ResilienceConfig from "./config/ResilienceConfig.js"
 export * as Platform from "./config/Platform.js"
 /** How large a pool should be, and why. */
 export * as PoolSizing from "./config/PoolSizing.js"
+/** Changes of the schema, up and down. */
+export * as Migrations from "./operations/Migrations.js"
+/** What a database bears, and at which latency. */
+export * as LoadTest from "./operations/LoadTest.js"
+/** Backups that have been restored. */
+export * as Backup from "./operations/Backup.js"
+/** What about a server should be otherwise, and what to do. */
+export * as Doctor from "./operations/Doctor.js"
