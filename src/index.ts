@@ -55,5 +55,7 @@ export * as Migrations from "./operations/Migrations.js"
 export * as LoadTest from "./operations/LoadTest.js"
 /** Backups that have been restored. */
 export * as Backup from "./operations/Backup.js"
+/** The whole server, back to any moment. */
+export * as BaseBackup from "./operations/BaseBackup.js"
 /** What about a server should be otherwise, and what to do. */
 export * as Doctor from "./operations/Doctor.js"

@@ -1,0 +1,41 @@
+/**
+ * Archiving WAL: the settings of the server, and the command that keeps a segment safe. By the rules of the manual, 26.3.1:
+ * zero only when the segment is on disk under its name, never over another file, and zero again for the same content, as
+ * the server sends a segment twice when it crashed before it had noted the first time.
+ */
+
+/** For a POSIX shell, between single quotes. In a setting's command, `%` is an escape too. */
+const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
+const escaped = (text: string): string => quoted(text.replaceAll("%", "%%"))
+
+/**
+ * Copied under a temporary name and flushed; then `ln`, which fails where the name is taken: no moment and no race in which
+ * a file is overwritten, or there by half. Then the directory is flushed. Only programs that every system has.
+ */
+export const command = (directory: string): string => {
+  const archive = directory.replace(/\/+$/, "")
+  const [partial, final] = [escaped(`${archive}/.`), escaped(`${archive}/`)]
+  return [
+    `cp '%p' ${partial}'%f.partial'`,
+    `sync ${partial}'%f.partial'`,
+    `{ ln ${partial}'%f.partial' ${final}'%f' || cmp ${partial}'%f.partial' ${final}'%f'; }`,
+    `rm -f ${partial}'%f.partial'`,
+    `sync ${final}`
+  ].join(" && ")
+}
+
+/** Tries one directory after the other. Without any the command fails, which says that there is no more. */
+export const restoreCommand = (directories: ReadonlyArray<string>): string =>
+  directories.length === 0
+    ? "false"
+    : directories
+        .map((directory) => `{ test -f ${escaped(directory)}/'%f' && cp ${escaped(directory)}/'%f' '%p'; }`)
+        .join(" || ")
+
+const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
+
+/** As statements for a superuser. */
+export const statements = (settings: Readonly<Record<string, string>>): ReadonlyArray<string> =>
+  Object.entries(settings).map(([name, value]) => `ALTER SYSTEM SET ${name} = ${literal(value)};`)
+
+export { literal }
