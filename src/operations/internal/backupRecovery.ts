@@ -17,6 +17,13 @@ export type Target =
   /** As early as the base backup allows: its own end. */
   | "immediate"
 
+/** As the server reads it: while it reads its settings, it knows no names of time zones, not even `Z`. */
+const serverTime = (time: string): string =>
+  time
+    .trim()
+    .replace(/[Tt]/, " ")
+    .replace(/\s*[Zz]$/, "+00")
+
 /** The server's settings for it. Source: manual, 20.5.6 "Recovery Target". */
 export const settings = (
   target: Target,
@@ -28,7 +35,7 @@ export const settings = (
   ] as const
   if (target === "latest") return common
   if (target === "immediate") return [...common, ["recovery_target", "immediate"]]
-  if ("time" in target) return [...common, ["recovery_target_time", target.time]]
+  if ("time" in target) return [...common, ["recovery_target_time", serverTime(target.time)]]
   if ("restorePoint" in target) return [...common, ["recovery_target_name", target.restorePoint]]
   return [...common, ["recovery_target_lsn", target.lsn], ["recovery_target_inclusive", "off"]]
 }
