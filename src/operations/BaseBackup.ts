@@ -27,6 +27,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as validate from "../config/internal/validate.js"
@@ -174,29 +175,46 @@ export interface RecoverOptions extends options.Place {
   readonly onProgress?: options.Common["onProgress"]
 }
 
-const isTarget = (value: unknown): value is Target => {
-  if (value === "latest" || value === "immediate") return true
-  if (!Predicate.isRecord(value) || Object.keys(value).length !== 1) return false
-  const { lsn, restorePoint, time } = value
-  if (Predicate.isString(time)) return Option.isSome(options.time(time))
-  if (Predicate.isString(lsn)) return Option.isSome(wal.position(lsn))
-  return Predicate.isString(restorePoint) && restorePoint !== "" && Buffer.byteLength(restorePoint) <= 63
+const words = validate.refined(
+  "latest, immediate, or one of { time }, { lsn }, { restorePoint }",
+  (value): value is "latest" | "immediate" => value === "latest" || value === "immediate"
+)
+
+const text = (expected: string, is: (value: string) => boolean) =>
+  validate.refined(expected, (value): value is string => Predicate.isString(value) && is(value))
+
+const forms = {
+  time: text("a time with its offset, such as 2026-11-30 14:29:59+01", (value) => Option.isSome(options.time(value))),
+  lsn: text("a position such as 0/3000060", (value) => Option.isSome(wal.position(value))),
+  restorePoint: text(
+    "a restore point's name of 1 to 63 bytes",
+    (value) => value !== "" && Buffer.byteLength(value) <= 63
+  )
 }
+
+const targetRule: validate.Rule<Target> = (value, field) => {
+  const [form, ...more] = Predicate.isRecord(value) ? Object.keys(value) : []
+  if (!Predicate.isRecord(value) || form === undefined || more.length > 0 || !Object.hasOwn(forms, form)) {
+    return words(value, field)
+  }
+  return validate.map(forms[form as keyof typeof forms], () => value as unknown as Target)(
+    value[form],
+    `${field}.${form}`
+  )
+}
+
+const paths: validate.Rule<ReadonlyArray<string>> = (value, field) =>
+  Array.isArray(value)
+    ? Either.all(value.map((path, n) => absolute(path, `${field}[${n}]`)))
+    : Either.left([validate.fault(field, value, "an array of absolute paths")])
 
 const recoverRule = validate.struct(
   {
     ...options.place,
     name: validate.defaulted(options.backupName, defaults.name),
-    archive: validate.refined(
-      "absolute paths",
-      (value): value is ReadonlyArray<string> =>
-        Array.isArray(value) && value.every((path) => Predicate.isString(path) && /^\/[^\n\0]*$/.test(path))
-    ),
+    archive: paths,
     dataDirectory: absolute,
-    target: validate.refined(
-      "latest, immediate, a time with its offset such as 2026-11-30 14:29:59+01, a position such as 0/3000060, or a restore point",
-      isTarget
-    ),
+    target: targetRule,
     timeline: validate.defaulted(
       validate.refined(
         "latest, current or a number from 1",

@@ -4,23 +4,22 @@
  * the server sends a segment twice when it crashed before it had noted the first time.
  */
 
-/** For a POSIX shell, between single quotes. In a setting's command, `%` is an escape too. */
+/** For a POSIX shell, between single quotes. In a setting's command `%` is an escape too, and is doubled. */
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
-const escaped = (text: string): string => quoted(text.replaceAll("%", "%%"))
 
 /**
  * Copied under a temporary name and flushed; then `ln`, which fails where the name is taken: no moment and no race in which
  * a file is overwritten, or there by half. Then the directory is flushed. Only programs that every system has.
  */
 export const command = (directory: string): string => {
-  const archive = directory.replace(/\/+$/, "")
-  const [partial, final] = [escaped(`${archive}/.`), escaped(`${archive}/`)]
+  const archive = directory.replace(/\/+$/, "").replaceAll("%", "%%")
+  const [partial, final] = [quoted(`${archive}/.%f.partial`), quoted(`${archive}/%f`)]
   return [
-    `cp '%p' ${partial}'%f.partial'`,
-    `sync ${partial}'%f.partial'`,
-    `{ ln ${partial}'%f.partial' ${final}'%f' || cmp ${partial}'%f.partial' ${final}'%f'; }`,
-    `rm -f ${partial}'%f.partial'`,
-    `sync ${final}`
+    `cp '%p' ${partial}`,
+    `sync ${partial}`,
+    `{ ln ${partial} ${final} || cmp ${partial} ${final}; }`,
+    `rm -f ${partial}`,
+    `sync ${quoted(`${archive}/`)}`
   ].join(" && ")
 }
 
@@ -29,13 +28,13 @@ export const restoreCommand = (directories: ReadonlyArray<string>): string =>
   directories.length === 0
     ? "false"
     : directories
-        .map((directory) => `{ test -f ${escaped(directory)}/'%f' && cp ${escaped(directory)}/'%f' '%p'; }`)
+        .map((directory) => quoted(`${directory.replaceAll("%", "%%")}/%f`))
+        .map((file) => `{ test -f ${file} && cp ${file} '%p'; }`)
         .join(" || ")
 
-const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
+/** A string of SQL, or of postgresql.conf. */
+export const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
 /** As statements for a superuser. */
 export const statements = (settings: Readonly<Record<string, string>>): ReadonlyArray<string> =>
   Object.entries(settings).map(([name, value]) => `ALTER SYSTEM SET ${name} = ${literal(value)};`)
-
-export { literal }

@@ -153,7 +153,9 @@ export const settleName = (scratch: string, into: string, swap: boolean, now: Da
     const previous = beside(into, `_before_${now.toISOString().replaceAll(/\D/g, "").slice(0, 14)}`)
     const others = Effect.repeat(
       Effect.zipRight(
-        sql`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ${into} AND pid <> pg_backend_pid()`,
+        Effect.uninterruptible(
+          sql`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ${into} AND pid <> pg_backend_pid()`
+        ),
         Effect.sleep("50 millis")
       ),
       { until: () => false }
