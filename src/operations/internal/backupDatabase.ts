@@ -16,7 +16,14 @@ export const on = <A, E, R>(
 ): Effect.Effect<A, Exclude<E, SqlError> | PgError.PgError, Exclude<R, ResilientPg.Services>> =>
   Effect.zipRight(ResilientPg.ready({ within: "10 seconds" }), effect).pipe(
     Effect.provide(
-      ResilientPg.layer({ url: target.url, maxConnections: 3, applicationName: "effect-pg-resilience/backup" })
+      ResilientPg.layer({
+        url: target.url,
+        database: target.database,
+        maxConnections: 3,
+        applicationName: "effect-pg-resilience/backup",
+        // counting a large table takes what it takes
+        slowQueryThreshold: "infinity"
+      })
     ),
     PgError.refine
   ) as Effect.Effect<A, Exclude<E, SqlError> | PgError.PgError, Exclude<R, ResilientPg.Services>>

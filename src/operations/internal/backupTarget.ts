@@ -10,6 +10,7 @@ import * as validate from "../../config/internal/validate.js"
 import type { InvalidOptionsError } from "../../error/PgError.js"
 
 export interface Target {
+  /** Says all but, perhaps, the database: not every name of one can be written in a URL. */
   readonly url: Redacted.Redacted
   readonly host: string
   readonly port: number
@@ -101,9 +102,7 @@ export const on = (self: Target, database: string): Target => {
   return {
     ...self,
     database,
-    url: Redacted.make(
-      `postgresql://${at}${host.includes(":") ? `[${host}]` : host}:${self.port}/${encodeURIComponent(database)}${parameters}`
-    ),
+    url: Redacted.make(`postgresql://${at}${host.includes(":") ? `[${host}]` : host}:${self.port}${parameters}`),
     environment: Redacted.make({
       ...environment,
       ...(PGPASSWORD === undefined ? {} : { PGPASSWORD }),
