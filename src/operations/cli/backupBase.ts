@@ -92,10 +92,8 @@ const recover = Command.make(
     dataDirectory: Options.text("data-directory").pipe(
       Options.withDescription("The data directory to make: an absolute path, not there yet, or empty")
     ),
-    archive: Options.text("archive").pipe(
-      Options.withDescription("Where WAL is; several are looked through in turn, such as the lost server's pg_wal"),
-      Options.repeated
-    ),
+    archive: Options.text("archive").pipe(Options.withDescription("The archive of the WAL: an absolute path")),
+    pgWal: text("pg-wal", "The lost server's own pg_wal, where it could be saved: what had not been archived yet"),
     name: Options.text("name").pipe(
       Options.withDescription("The base backup (default: the newest that ends before the target)"),
       Options.withDefault("latest")
@@ -129,7 +127,7 @@ const recover = Command.make(
       const recovered = yield* BaseBackup.recover({
         directory: given.directory,
         name: given.name,
-        archive: given.archive,
+        archive: [given.archive, ...Option.toArray(given.pgWal)],
         dataDirectory: given.dataDirectory,
         target,
         timeline: Option.getOrUndefined(timeline) as BaseBackup.RecoverOptions["timeline"],

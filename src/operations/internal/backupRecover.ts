@@ -100,7 +100,7 @@ const plan = ({ archive, target, time }: Options, { manifest, name }: { name: st
     const missing = wal.gap(names.flat(), { timeline: manifest.timeline, from: segment(manifest.endLsn), upTo, bytes })
     if (missing !== undefined) {
       return yield* new WalMissingError({
-        message: `The WAL segment ${missing} is missing in ${archive.join(", ") || "the archive, of which none was given"}, which ${recovery.describeTarget(target)} needs: look for it in the lost server's pg_wal and add that directory as another archive, or take a target before it`,
+        message: `The WAL segment ${missing} is missing in ${archive.join(", ") || "the archive, of which none was given"}, which ${recovery.describeTarget(target)} needs: look for it in the lost server's pg_wal and give that directory too (--pg-wal), or take a target before it`,
         segment: missing
       })
     }
@@ -174,7 +174,7 @@ const failure = (said_: recovery.Said, log: ReadonlyArray<string>, options: Opti
       })
     case "walMissing":
       return new WalMissingError({
-        message: `The WAL ended before ${wanted}${where.length === 0 ? "" : ` (${where.join(", ")})`}: look for later segments in the lost server's pg_wal and add that directory as another archive, or recover to an earlier target or to the latest`,
+        message: `The WAL ended before ${wanted}${where.length === 0 ? "" : ` (${where.join(", ")})`}: look for later segments in the lost server's pg_wal and give that directory too (--pg-wal), or recover to an earlier target or to the latest`,
         segment: undefined
       })
     case "failed":
