@@ -194,4 +194,30 @@ layer(shared, { excludeTestServices: true, timeout: "60 seconds" })(suite, (it_)
         yield* Fiber.interrupt(holder)
       })
   )
+
+  it.scoped("has an example that a nightly job may be made of", () =>
+    Effect.gen(function* () {
+      const server = yield* Installed
+      const directory = Path.join(server.directory, "b3")
+      yield* server.query("CREATE DATABASE shop")
+      yield* server.query("CREATE TABLE orders AS SELECT n FROM generate_series(1, 100) n", "shop")
+      const child = spawn(process.execPath, ["--import", "tsx", Path.join(root, "examples/backup.ts")], {
+        cwd: root,
+        env: {
+          ...process.env,
+          DATABASE_URL: Redacted.value(server.urlOf("shop")),
+          BACKUP_DIRECTORY: directory,
+          NO_COLOR: "1"
+        },
+        stdio: ["ignore", "pipe", "pipe"]
+      })
+      const [code, output] = yield* Effect.async<readonly [code: number | null, output: string]>((resume) => {
+        let output = ""
+        for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (output += chunk))
+        child.on("close", (code) => resume(Effect.succeed([code, output] as const)))
+      })
+      assert.strictEqual(code, 0, output)
+      assert.match(output, /shop-\S+: 1 tables[\s\S]*restored and compared in [\d.]+ s[\s\S]*1 backups are kept/)
+    })
+  )
 })

@@ -58,10 +58,12 @@ const described = (checksums: boolean, onProgress: Options["onProgress"]) =>
   )
 
 const hint = (error: ToolFailedError) =>
-  /role ".*" does not exist/.test(error.output)
+  /role ".*" does not exist|must be member of role|must be able to SET ROLE/.test(error.output)
     ? new ToolFailedError({
-        ...error,
-        message: `${error.message}. Make the roles first, from the backup's globals.sql, or restore without owners`
+        tool: error.tool,
+        exitCode: error.exitCode,
+        output: error.output,
+        message: `${error.message}. Make the roles first, from the backup's globals.sql, and restore as a superuser; or restore without owners (--no-owners)`
       })
     : error
 
