@@ -3,7 +3,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Console, Effect, Either, Fiber, Queue } from "effect"
+import { Console, Effect, Either, Fiber, Logger, LogLevel, Queue } from "effect"
 import { BaseBackup, ResilientPg } from "effect-pg-resilience"
 import * as InstalledPostgres from "../support/InstalledPostgres.js"
 import * as TestPg from "../support/TestPg.js"
@@ -70,7 +70,11 @@ layer(shared, { excludeTestServices: true, timeout: "60 seconds" })(suite, (it_)
         // Others go on working until the server is gone. Only archive_timeout brings what they do to safety: nobody asks
         // for a switch.
         const pulses = yield* Queue.unbounded<number>()
-        const pulse = yield* Effect.fork(Effect.provide(writer(pulses, "pulse"), ResilientPg.layer({ url })))
+        const pulse = yield* Effect.fork(
+          Effect.provide(writer(pulses, "pulse"), ResilientPg.layer({ url })).pipe(
+            Logger.withMinimumLogLevel(LogLevel.None)
+          )
+        )
         const archived = (file: string) =>
           TestPg.eventually(
             Effect.sync(() => Fs.readdirSync(archive)),

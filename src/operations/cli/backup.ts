@@ -102,6 +102,7 @@ const verify = Command.make(
     directory: common.directory,
     base: Options.boolean("base").pipe(Options.withDescription("latest means the latest base backup")),
     jobs: common.jobs,
+    maintenanceDatabase: common.maintenanceDatabase,
     scratchDirectory,
     account: common.account,
     binDirectory: common.binDirectory,
@@ -135,6 +136,7 @@ const verify = Command.make(
         : yield* Backup.verify({
             ...shared,
             url: Option.getOrThrow(given.url),
+            maintenanceDatabase: given.maintenanceDatabase,
             jobs: common.orUndefined(given.jobs)
           })
       yield* print(json, { name: found, seconds, faults: [] }, () =>
@@ -158,12 +160,13 @@ const restore = Command.make(
     ),
     noOwners: Options.boolean("no-owners").pipe(Options.withDescription("Everything belongs to the role of the URL")),
     jobs: common.jobs,
+    maintenanceDatabase: common.maintenanceDatabase,
     binDirectory: common.binDirectory,
     quiet: common.quiet,
     json,
     name: common.name
   },
-  ({ binDirectory, directory, into, jobs, json, name, noOwners, quiet, swap, url }) =>
+  ({ binDirectory, directory, into, jobs, json, maintenanceDatabase, name, noOwners, quiet, swap, url }) =>
     Effect.gen(function* () {
       const restored = yield* Backup.restore({
         url,
@@ -171,6 +174,7 @@ const restore = Command.make(
         name,
         into,
         swap,
+        maintenanceDatabase,
         owners: !noOwners,
         jobs: common.orUndefined(jobs),
         binDirectory: common.orUndefined(binDirectory),
@@ -244,10 +248,16 @@ const prune = Command.make(
 
 const cleanup = Command.make(
   "cleanup",
-  { url: Options.optional(url), directory: common.directory, dryRun: common.dryRun, json },
-  ({ directory, dryRun, json, url }) =>
+  {
+    url: Options.optional(url),
+    directory: common.directory,
+    maintenanceDatabase: common.maintenanceDatabase,
+    dryRun: common.dryRun,
+    json
+  },
+  ({ directory, dryRun, json, maintenanceDatabase, url }) =>
     Effect.gen(function* () {
-      const cleaned = yield* Backup.cleanup({ directory, dryRun, url: common.orUndefined(url) })
+      const cleaned = yield* Backup.cleanup({ directory, dryRun, maintenanceDatabase, url: common.orUndefined(url) })
       yield* print(json, { dryRun, ...cleaned }, () => {
         const [removed, kept] = (["removed", "kept"] as const).map((what) => [
           ...cleaned.files[what],

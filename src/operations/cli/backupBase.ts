@@ -44,16 +44,18 @@ const base = Command.make(
     spread: Options.boolean("spread-checkpoint").pipe(
       Options.withDescription("Wait for a checkpoint that spares the disks, instead of asking for one now")
     ),
+    maintenanceDatabase: common.maintenanceDatabase,
     binDirectory: common.binDirectory,
     quiet: common.quiet,
     json
   },
-  ({ binDirectory, directory, json, quiet, spread, url }) =>
+  ({ binDirectory, directory, json, maintenanceDatabase, quiet, spread, url }) =>
     Effect.gen(function* () {
       const { archiving, manifest, name, path } = yield* BaseBackup.create({
         url,
         directory,
         checkpoint: spread ? "spread" : "fast",
+        maintenanceDatabase,
         binDirectory: common.orUndefined(binDirectory),
         onProgress: common.progress(quiet)
       })

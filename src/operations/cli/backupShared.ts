@@ -27,6 +27,11 @@ export const account = Options.text("account").pipe(
   Options.withDefault("postgres")
 )
 
+export const maintenanceDatabase = Options.text("maintenance-database").pipe(
+  Options.withDescription("A database to connect to while others are made and renamed"),
+  Options.withDefault(Backup.defaults.maintenanceDatabase)
+)
+
 export const quiet = Options.boolean("quiet").pipe(Options.withDescription("No progress on stderr"))
 
 export const dryRun = Options.boolean("dry-run").pipe(Options.withDescription("Say what would be done, and do nothing"))

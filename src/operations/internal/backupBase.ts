@@ -74,6 +74,12 @@ export const damaged = (name: string, faults: ReadonlyArray<string>) =>
     faults
   })
 
+const serverTime = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const [row] = yield* sql.unsafe<{ now: Date }>("SELECT clock_timestamp() AS now")
+  return row!.now
+})
+
 /** Checks a data directory that was copied by `pg_basebackup`, file by file, and its WAL. */
 export const verify = (data: string, major: number, binDirectory: string | undefined, name: string) =>
   Effect.gen(function* () {
@@ -124,6 +130,8 @@ export const create = (options: Options) =>
               return copied === undefined ? Effect.void : onProgress({ ...said("copy", ""), ...copied, unit: "bytes" })
             }
           })
+          // By the clock that the targets of recoveries go by.
+          const finishedAt = yield* serverTime
           yield* onProgress(said("verify", "every file against its checksum"))
           yield* verify(data, major, binDirectory, name)
           const own = path.join(data, "backup_manifest")
@@ -142,7 +150,7 @@ export const create = (options: Options) =>
             kind: "base",
             name,
             startedAt,
-            finishedAt: new Date(yield* Clock.currentTimeMillis),
+            finishedAt,
             server: { version, host: url.host, port: url.port },
             tool: tool.banner,
             toolVersion: tool.version,

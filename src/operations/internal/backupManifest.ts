@@ -73,8 +73,9 @@ const common = {
   version: Schema.Literal(1),
   /** The directory's name. */
   name: Schema.String,
-  /** When it was begun; what it holds is no older. */
+  /** When it was begun, by the clock of whoever took it; what it holds is no older. */
   startedAt: Schema.Date,
+  /** When it was whole; of a base backup by the server's clock, as a recovery to a time must not end before. */
   finishedAt: Schema.Date,
   server: Schema.Struct({
     /** `server_version_num`: 150018 is 15.18. */

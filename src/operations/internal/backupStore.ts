@@ -132,6 +132,7 @@ export const create = <M extends manifests.Manifest, E, R>(
         Effect.gen(function* () {
           const manifest = yield* write(working)
           for (const file of yield* walk(working)) yield* sync(path.join(working, file.path))
+          // made by us, so it can be written
           yield* writeWhole(path.join(working, manifestFile), yield* Effect.orDie(manifests.encode(manifest)))
           for (const child of yield* fs.readDirectory(working)) {
             const at = path.join(working, child)
