@@ -150,7 +150,7 @@ export const list = (
   )
 
 export interface VerifyOptions extends options.Common {
-  /** A backup's name, or `latest`: the newest logical one. */
+  /** A backup's name, or `latest`: the newest logical one of the URL's database. */
   readonly name: string
   /** Tables and indexes restored at once, 1 to 64. Default 2. */
   readonly jobs?: number | undefined

@@ -192,6 +192,21 @@ layer(shared, { excludeTestServices: true, timeout: "60 seconds" })(suite, (it_)
       })
   )
 
+  it.scoped("are found by their database, whatever its name is", () =>
+    Effect.gen(function* () {
+      const { directory, server, url } = yield* given
+      yield* server.query(`CREATE DATABASE "we ird=1'"`)
+      const odd = server.urlOf("we%20ird=1'")
+      const first = yield* Backup.create({ url: odd, directory })
+      const second = yield* Backup.create({ url, directory, format: "custom" })
+      assert.strictEqual(first.manifest.database.name, "we ird=1'")
+      assert.strictEqual((yield* Backup.verify({ url: odd, directory, name: "latest" })).name, first.name)
+      assert.strictEqual((yield* Backup.verify({ url, directory, name: "latest" })).name, second.name)
+      const none = yield* Effect.flip(Backup.verify({ url: server.urlOf("postgres"), directory, name: "latest" }))
+      assert.match(none.message, /^There is no logical backup of the database postgres in /)
+    })
+  )
+
   it.scoped("leave nothing when they are interrupted, on disk or on the server", () =>
     Effect.gen(function* () {
       const { directory, name, server, url } = yield* given

@@ -82,7 +82,7 @@ layer(Layer.merge(TestPg.layer, NodeContext.layer), { excludeTestServices: true,
         assert.match(name.message, /name is "\.\.\/etc".*/)
         const none = yield* Effect.flip(Backup.restore({ url, directory: at, name: "latest", into: "x" }))
         assert.strictEqual(none._tag, "BackupNotFoundError")
-        assert.include(none.message, `There is no logical backup in ${at}: it holds none`)
+        assert.include(none.message, `There is no logical backup of the database postgres in ${at}: it holds none`)
       })
     )
   }

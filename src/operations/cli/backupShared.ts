@@ -41,7 +41,9 @@ export const jobs = Options.integer("jobs").pipe(
   Options.optional
 )
 
-export const name = Args.text({ name: "name" }).pipe(Args.withDescription("A backup's name, or latest"))
+export const name = Args.text({ name: "name" }).pipe(
+  Args.withDescription("A backup's name, or latest: the newest of the URL's database")
+)
 
 /** Milliseconds between two lines of one step: thousands of tables are no news each. */
 const pace = 500

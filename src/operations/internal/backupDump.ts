@@ -37,6 +37,9 @@ const parameters = ({ compress, format, jobs, lockTimeout }: Options, snapshot: 
   "--verbose"
 ]
 
+/** A name with `=` in it would be read as a connection string, so it is made one. Source: manual, 34.1.1.1. */
+export const conninfo = (database: string): string => `dbname='${database.replaceAll(/[\\']/g, "\\$&")}'`
+
 const facts = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const [row] = yield* sql.unsafe<{ snapshot: string; lsn: string; tables: number }>(`
@@ -92,7 +95,12 @@ export const create = (options: Options) =>
       Effect.gen(function* () {
         const found = yield* write(working)
         yield* onProgress(said("globals", "roles and tablespaces, without passwords"))
-        const globals = ["--globals-only", "--no-role-passwords", "--no-password", `--database=${url.database}`]
+        const globals = [
+          "--globals-only",
+          "--no-role-passwords",
+          "--no-password",
+          `--database=${conninfo(url.database)}`
+        ]
         const written = yield* tools.run(pgDumpAll, globals, { target: url })
         yield* fs.writeFileString(path.join(working, "globals.sql"), written, { mode: 0o600 })
         yield* onProgress(said("publish", name))

@@ -27,6 +27,12 @@ export interface LogicalEntry extends store.Entry {
   readonly manifest: Logical
 }
 
+/** `latest` is the newest one of the URL's database: a directory may hold those of several. */
+const wantedBy =
+  (name: string, database: string) =>
+  (entry: store.Entry): boolean =>
+    isLogical(entry) && (name !== "latest" || entry.manifest.database.name === database)
+
 export const isLogical = (entry: store.Entry): entry is LogicalEntry => entry.manifest.kind === "logical"
 
 const damaged = (name: string, faults: ReadonlyArray<string>) => {
@@ -85,8 +91,7 @@ const restored = (entry: LogicalEntry, scratch: string, owners: boolean, options
     let done = 0
     const total = manifest.content.tables.length
     const parameters = [
-      // A name with `=` in it would be read as a connection string.
-      `--dbname=dbname='${scratch}'`,
+      `--dbname=${scratch}`,
       ...["--exit-on-error", "--no-password", "--verbose", `--jobs=${jobs}`],
       ...(owners ? [] : ["--no-owner", "--no-privileges", "--no-subscriptions"]),
       path.join(entry.path, manifest.dump.path)
@@ -129,7 +134,12 @@ export const rehearse = <A, E, R>(
 ) =>
   Effect.gen(function* () {
     const began = yield* Clock.currentTimeMillis
-    const entry = (yield* store.use(options.directory, name, isLogical, "logical backup")) as LogicalEntry
+    const entry = (yield* store.use(
+      options.directory,
+      name,
+      wantedBy(name, options.url.database),
+      name === "latest" ? `logical backup of the database ${options.url.database}` : "logical backup"
+    )) as LogicalEntry
     yield* before
     const scratch = yield* database.scratch(entry.manifest.database, new Date(began))
     const faults = yield* restored(entry, scratch, owners, options)
