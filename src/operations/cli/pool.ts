@@ -30,12 +30,17 @@ const options = {
   ),
   reserved: whole("reserved", 0).pipe(Options.withDescription("Connections to leave to others"), Options.optional),
   cores: whole("cores", 1).pipe(Options.withDescription("Cores of the database server"), Options.optional),
-  memoryGiB: amount("memory", 0.1, "Memory of the database server in GiB, where that decides its limit"),
-  targetThroughput: amount("throughput", 0.001, "Operations per second of one instance; needs --query-ms"),
-  averageQueryMillis: amount(
-    "query-ms",
-    0.001,
-    "Time for which one operation holds a connection, ms; needs --throughput"
+  memoryGiB: amount("memory", 0.1).pipe(
+    Options.withDescription("Memory of the database server in GiB, where that decides its limit"),
+    Options.optional
+  ),
+  targetThroughput: amount("throughput", 0.001).pipe(
+    Options.withDescription("Operations per second of one instance; needs --query-ms"),
+    Options.optional
+  ),
+  averageQueryMillis: amount("query-ms", 0.001).pipe(
+    Options.withDescription("Milliseconds for which one operation holds a connection; needs --throughput"),
+    Options.optional
   )
 }
 

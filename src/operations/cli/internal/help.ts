@@ -9,7 +9,7 @@ export const plain = (text: string): string => text.replace(escapes, "")
 const command = /^ {2}- (\S+(?: [a-z]\S*)*)(?: [[(<-].*?)? {2,}(\S.*)$/
 
 /** Help with a list of commands gets that list as two columns, whatever options they have. */
-export const tidy = (text: string): string => {
+const listed = (text: string): string => {
   const lines = text.split("\n")
   const heading = lines.findIndex((line) => plain(line).trim() === "COMMANDS")
   if (heading === -1) return text
@@ -26,3 +26,21 @@ export const tidy = (text: string): string => {
     "Each has its own --help."
   ].join("\n")
 }
+
+/** The words before the first option: the command that was asked for, and the commands that it is under. */
+export const path = (args: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const words = args.slice(2)
+  const option = words.findIndex((word) => word.startsWith("-"))
+  return option === -1 ? words : words.slice(0, option)
+}
+
+/** The usage begins with the command's own name; a person types all that is before it, too. */
+const whole = (text: string, name: string, args: ReadonlyArray<string>): string =>
+  text.replace(/^\$ (\S+)/m, (usage, first: string) => {
+    const at = path(args).lastIndexOf(first)
+    return first === name ? usage : `$ ${[name, ...path(args).slice(0, Math.max(0, at)), first].join(" ")}`
+  })
+
+/** What the parser prints as help; everything else stays as it is. */
+export const tidy = (text: string, name: string, args: ReadonlyArray<string>): string =>
+  plain(text).startsWith(`${name}\n`) && plain(text).includes("\nUSAGE\n") ? whole(listed(text), name, args) : text

@@ -26,12 +26,15 @@ export const make = (colours: boolean, width: number): Style => ({
   }
 })
 
-/** Of this process's output. `NO_COLOR`, if it is not empty, means what no-color.org says. */
-export const ofProcess = (): Style => {
-  const terminal = process.stdout.isTTY === true && process.env["TERM"] !== "dumb"
-  const width = terminal ? process.stdout.columns || 80 : Number.POSITIVE_INFINITY
-  return make(terminal && (process.env["NO_COLOR"] ?? "") === "", width)
-}
+const isTerminal = (stream: NodeJS.WriteStream): boolean => stream.isTTY === true && process.env["TERM"] !== "dumb"
+
+/** Whether what is written there may be coloured. `NO_COLOR`, if it is not empty, means what no-color.org says. */
+export const hasColours = (stream: NodeJS.WriteStream): boolean =>
+  isTerminal(stream) && (process.env["NO_COLOR"] ?? "") === ""
+
+/** Of this process's output. */
+export const ofProcess = (): Style =>
+  make(hasColours(process.stdout), isTerminal(process.stdout) ? process.stdout.columns || 80 : Number.POSITIVE_INFINITY)
 
 /** Broken at spaces, further lines indented by as much as the first. A word that is too long stays whole. */
 export const fold = (text: string, width: number, indent = ""): ReadonlyArray<string> => {

@@ -13,7 +13,7 @@ export interface Query<A> {
   readonly needsAllStats: boolean
 }
 
-const query = <A, I>(row: Schema.Schema<A, I>, sql: string, needsAllStats = false): Query<A> => ({
+export const query = <A, I>(row: Schema.Schema<A, I>, sql: string, needsAllStats = false): Query<A> => ({
   row,
   sql: `SELECT COALESCE(pg_catalog.json_agg(pg_catalog.row_to_json(r)), '[]')::text AS rows FROM (${sql}) r`,
   needsAllStats
