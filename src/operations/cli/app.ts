@@ -18,6 +18,7 @@ import * as Predicate from "effect/Predicate"
 import { chaos } from "./chaos.js"
 import { doctor } from "./doctor.js"
 import { health, report } from "./health.js"
+import { mend } from "./internal/completions.js"
 import { path, plain, tidy } from "./internal/help.js"
 import * as style from "./internal/style.js"
 import { pool } from "./pool.js"
@@ -37,8 +38,11 @@ const parsed = Command.run(command, { name, version })
 
 /** The console with what the parser prints made fit for where it goes. */
 const fitted = (console: Console.Console, args: ReadonlyArray<string>): Console.Console => {
-  const adapt = (colours: boolean) => (value: unknown) =>
-    Predicate.isString(value) ? (colours ? tidy(value, name, args) : plain(tidy(value, name, args))) : value
+  const adapt = (colours: boolean) => (value: unknown) => {
+    if (!Predicate.isString(value)) return value
+    const mended = mend(tidy(value, name, args), name)
+    return colours ? mended : plain(mended)
+  }
   return {
     ...console,
     log: (...values) => console.log(...values.map(adapt(style.hasColours(process.stdout)))),
@@ -70,22 +74,26 @@ const hint = (args: ReadonlyArray<string>) =>
     ].join(" ")} --help`
   )
 
+/** `run`, and whatever it failed with said on stderr. */
+export const told = (args: ReadonlyArray<string>) =>
+  Effect.tapErrorCause(run(args), (cause) =>
+    Option.match(Cause.failureOption(cause), {
+      onNone: () => (Cause.isInterruptedOnly(cause) ? Effect.void : Effect.logFatal(cause)),
+      onSome: (error) => (ValidationError.isValidationError(error) ? hint(args) : explain(error))
+    })
+  )
+
+/** What the commands stand on. */
+export const layer = Layer.mergeAll(
+  NodeContext.layer,
+  CliConfig.layer({ showBuiltIns: false }),
+  Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.prettyLogger()))
+)
+
 export const main = (args: ReadonlyArray<string>): void => {
   process.stdout.on("error", onBrokenPipe)
-  run(args).pipe(
-    Effect.tapErrorCause((cause) =>
-      Option.match(Cause.failureOption(cause), {
-        onNone: () => (Cause.isInterruptedOnly(cause) ? Effect.void : Effect.logFatal(cause)),
-        onSome: (error) => (ValidationError.isValidationError(error) ? hint(args) : explain(error))
-      })
-    ),
-    Effect.provide(
-      Layer.mergeAll(
-        NodeContext.layer,
-        CliConfig.layer({ showBuiltIns: false }),
-        Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.prettyLogger()))
-      )
-    ),
+  told(args).pipe(
+    Effect.provide(layer),
     NodeRuntime.runMain({
       disableErrorReporting: true,
       disablePrettyLogger: true,

@@ -1,26 +1,20 @@
 /** The command `pool recommend`: how large a pool should be, and why. */
-import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import * as Platform from "../../../config/Platform.js"
 import * as PoolSizing from "../../../config/PoolSizing.js"
 import { facts } from "../../../http/internal/connectionTest.js"
-import * as Operation from "../../../policy/Operation.js"
 import { print } from "../shared.js"
 import * as client from "./client.js"
 import * as style from "./style.js"
 
 /** What the server says of its own limits. */
-const asked = Effect.gen(function* () {
-  const sql = (yield* PgClient.PgClient).withoutTransforms()
-  const { server } = yield* facts((text) =>
-    sql
-      .unsafe<Record<string, unknown>>(text)
-      .pipe(Operation.named("pool-recommend", { readOnly: true, timeout: "10 seconds" }))
-  )
-  return { maxConnections: server.max_connections, reserved: server.reserved }
-})
+const asked = (url: Redacted.Redacted) =>
+  Effect.map(Effect.scoped(Effect.flatMap(client.ask(url), facts)), ({ server }) => ({
+    maxConnections: server.max_connections,
+    reserved: server.reserved
+  }))
 
 const text = ({ max, min, reasons, warnings }: PoolSizing.Recommendation, { paint, width }: style.Style): string =>
   [
@@ -38,7 +32,7 @@ export interface Options extends PoolSizing.Input {
 
 export const run = ({ json, url, ...input }: Options) =>
   Effect.gen(function* () {
-    const server = Option.isSome(url) ? yield* Effect.provide(asked, client.layer(url.value)) : undefined
+    const server = Option.isSome(url) ? yield* asked(url.value) : undefined
     // The reserve is the larger of the platform's and the server's own; a limit that was given wins over both.
     const reserve = Math.max(Platform.platforms[input.platform ?? "local"].reserved, server?.reserved ?? 0)
     const known: PoolSizing.Input = {

@@ -1,12 +1,11 @@
 /** The command `watch`: a dashboard on the terminal, of a database or of a running program. */
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
-import type { SqlError } from "@effect/sql/SqlError"
-import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
+import * as ResilienceConfig from "../../../config/ResilienceConfig.js"
 import type * as PgError from "../../../error/PgError.js"
-import * as ResilientPg from "../../../ResilientPg.js"
 import * as Database from "../../internal/watch/database.js"
 import type { View } from "../../internal/watch/line.js"
 import * as Service from "../../internal/watch/service.js"
@@ -15,12 +14,12 @@ import type { Subject } from "./health.js"
 import * as remote from "./remote.js"
 import * as screen from "./screen.js"
 
-const database = (interval: number): Stream.Stream<View, PgError.PgError, PgClient.PgClient> =>
-  Stream.unwrap(
-    Effect.map(PgClient.PgClient, (sql) => {
-      const { database, host, port, username } = ResilientPg.optionsOf(sql)
-      const name = `${username}@${host}:${port}/${database}`
-      return Database.samples(sql, interval).pipe(
+const database = (url: Redacted.Redacted, interval: number): Stream.Stream<View, PgError.PgError> =>
+  Stream.unwrapScoped(
+    Effect.gen(function* () {
+      const { target } = yield* ResilienceConfig.decode({ url })
+      const name = `${target.username ?? ""}@${target.host}:${target.port}/${target.database}`
+      return Database.samples(yield* client.ask(url), interval).pipe(
         Stream.mapAccum(undefined as Database.State | undefined, (before, sample) => {
           const state = Database.next(before, sample)
           return [state, Database.view(state, name)]
@@ -50,11 +49,11 @@ export interface Options {
   readonly count: number | undefined
 }
 
-export const run = ({ count, seconds, subject }: Options): Effect.Effect<void, PgError.PgError | SqlError> => {
+export const run = ({ count, seconds, subject }: Options): Effect.Effect<void, PgError.PgError> => {
   const interval = Duration.toMillis(Duration.seconds(seconds))
   const limited = <E, R>(views: Stream.Stream<View, E, R>) =>
     screen.show(count === undefined ? views : Stream.take(views, count))
   return subject._tag === "Service"
     ? Effect.provide(limited(service(subject.url, interval)), FetchHttpClient.layer)
-    : Effect.provide(limited(database(interval)), client.layer(subject.url))
+    : limited(database(subject.url, interval))
 }

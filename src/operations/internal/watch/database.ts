@@ -1,12 +1,11 @@
 /** A database, looked at again and again: what a sample holds, and what two of them say together. */
-import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type * as PgError from "../../../error/PgError.js"
-import * as Operation from "../../../policy/Operation.js"
+import type * as HealthProbe from "../../../health/HealthProbe.js"
 import { count, percent, size, span } from "../doctor/check.js"
 import { query } from "../doctor/queries.js"
 import { alarming, bar, clock, type Line, row, spark, type View } from "./line.js"
@@ -151,27 +150,25 @@ export const view = (state: State, name: string): View => {
   }
 }
 
-/** At once, and then at the interval, in milliseconds. A database that does not answer is looked at again. */
-export const samples = (client: PgClient.PgClient, interval: number): Stream.Stream<Sample, PgError.PgError> => {
+/** At once, and then at the interval, in milliseconds. A database that does not answer is asked again. */
+export const samples = (ask: HealthProbe.Ask, interval: number): Stream.Stream<Sample, PgError.PgError> => {
   const decode = Schema.decodeUnknown(Schema.parseJson(Schema.Array(sampling.row)))
-  const once: Effect.Effect<Sample, PgError.PgError> = client
-    .withoutTransforms()
-    .unsafe<{ readonly rows: string }>(sampling.sql)
-    .pipe(
-      Operation.named("watch", { readOnly: true, timeout: "5 seconds" }),
-      Effect.flatMap(([row]) => Effect.orDie(decode(row?.rows))),
-      Effect.flatMap(([row]) => Effect.map(Clock.currentTimeMillis, (at) => ({ row, at }))),
+  const once: Effect.Effect<Sample, PgError.PgError> = ask(sampling.sql).pipe(
+    Effect.flatMap(([row]) => Effect.orDie(decode(row?.["rows"]))),
+    Effect.flatMap(([row]) =>
       Effect.map(
-        ({ at, row }): Sample =>
+        Clock.currentTimeMillis,
+        (at): Sample =>
           row === undefined
             ? { _tag: "Lost", at, why: "the server tells nothing of this database" }
             : { _tag: "Seen", at, row }
-      ),
-      // A wrong password or a database that does not exist is no better in a second.
-      Effect.catchIf(
-        ({ transient }) => transient,
-        ({ message }) => Effect.map(Clock.currentTimeMillis, (at): Sample => ({ _tag: "Lost", at, why: message }))
       )
+    ),
+    // A wrong password or a database that does not exist is no better in a second.
+    Effect.catchIf(
+      ({ transient }) => transient,
+      ({ message }) => Effect.map(Clock.currentTimeMillis, (at): Sample => ({ _tag: "Lost", at, why: message }))
     )
+  )
   return Stream.repeatEffectWithSchedule(once, Schedule.fixed(interval))
 }
