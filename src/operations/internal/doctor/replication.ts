@@ -22,7 +22,7 @@ const standby = check("standby", ["standby"], ({ standby }, { facts, thresholds 
     title: "This is a standby",
     found: `It takes no writes (25006); ${behind}.`,
     advice:
-      "For a program that writes, connect to the primary: list all hosts in the URL with target_session_attrs=read-write."
+      "For a program that writes, connect to the primary, by an address that follows it through failovers (a DNS name, a proxy, the platform's)."
   }
   if (paused)
     return [
