@@ -13,6 +13,7 @@
 import * as PgClient from "@effect/sql-pg/PgClient"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as validate from "../config/internal/validate.js"
 import type * as Platform from "../config/Platform.js"
 import * as ResilienceConfig from "../config/ResilienceConfig.js"
 import type * as PgError from "../error/PgError.js"
@@ -20,6 +21,7 @@ import * as ResilientPg from "../ResilientPg.js"
 import * as gathering from "./internal/doctor/facts.js"
 import * as judging from "./internal/doctor/judge.js"
 import * as Model from "./internal/doctor/model.js"
+import * as rules from "./internal/doctor/options.js"
 import * as limits from "./internal/doctor/thresholds.js"
 
 /** From best to worst: `ok`, `info`, `warning`, `critical`. */
@@ -42,17 +44,17 @@ export type Levels = limits.Levels
 export type Thresholds = limits.Thresholds
 
 export interface Options {
-  /** Connections that one instance's pool opens at most. Default: the client's own `maxConnections`. */
+  /** Connections that one instance's pool opens at most: 1 or more. Default: the client's own `maxConnections`. */
   readonly maxConnections?: number | undefined
-  /** Instances of the program that share the server. Default 1. */
+  /** Instances of the program that share the server: 1 or more. Default 1. */
   readonly instances?: number | undefined
   /** For the recommended pool. Default: nothing is known, as with `PoolSizing.recommend`. */
   readonly platform?: Platform.Platform | undefined
-  /** For the recommended pool: operations of one instance that want a connection at the same moment. */
+  /** For the recommended pool: operations of one instance that want a connection at the same moment, 1 or more. */
   readonly expectedConcurrency?: number | undefined
-  /** Replaces some of `defaults`. */
+  /** Replaces some of `defaults`: figures of 0 or more, `Infinity` for never, and `critical` not below `warning`. */
   readonly thresholds?: Partial<Thresholds> | undefined
-  /** For one statement; a check whose statement takes longer is not done, and says so. Default 10 seconds. */
+  /** For one statement; a check whose statement takes longer is not done, and says so: 1 ms or more. Default 10 seconds. */
   readonly timeout?: Duration.DurationInput | undefined
 }
 
@@ -63,26 +65,31 @@ export const defaults = limits.defaults
 export const checks: ReadonlyArray<string> = judging.checks.map(({ name }) => name)
 
 /**
- * Looks, and judges. Fails when no connection can be had, with the reason; with `InvalidOptionsError` for options of the
- * client that are none. Changes nothing on the server.
+ * Looks, and judges. Fails when no connection can be had, with the reason; with `InvalidOptionsError` for options that
+ * are out of range. Changes nothing on the server.
  */
-export const examine = (options: Options = {}): Effect.Effect<Report, PgError.PgError, PgClient.PgClient> =>
+export const examine = (given: Options = {}): Effect.Effect<Report, PgError.PgError, PgClient.PgClient> =>
   Effect.gen(function* () {
+    const {
+      expectedConcurrency,
+      instances = 1,
+      maxConnections,
+      platform,
+      thresholds,
+      timeout
+    } = yield* validate.decode(rules.rule, "doctor")(given)
     const client = yield* PgClient.PgClient
     const own = ResilientPg.optionsOf(client)
     const { ledger } = ResilienceConfig.defaults
     const { schema = ledger.schema, table = ledger.table } = own.ledger ?? {}
-    const facts = yield* gathering.gather(client, {
-      ledger: { schema, table },
-      timeout: options.timeout ?? "10 seconds"
-    })
+    const facts = yield* gathering.gather(client, { ledger: { schema, table }, timeout })
     return judging.judge({
       facts,
-      thresholds: { ...defaults, ...options.thresholds },
+      thresholds: { ...defaults, ...thresholds },
       program: {
-        maxConnections: options.maxConnections ?? own.maxConnections ?? ResilienceConfig.defaults.maxConnections,
-        instances: options.instances ?? 1,
-        sizing: { platform: options.platform, expectedConcurrency: options.expectedConcurrency },
+        maxConnections: maxConnections ?? own.maxConnections ?? ResilienceConfig.defaults.maxConnections,
+        instances,
+        sizing: { platform, expectedConcurrency },
         ledger: { schema, table }
       }
     })

@@ -108,11 +108,11 @@ describe("the doctor's judgement", () => {
   })
 
   it("minds an unencrypted way by what is on it", () => {
-    const to = (address: string | null) => worth({ server: { tls: false, tls_version: null, address } })
+    const to = (address: string | null) => worth({ introduction: { tls: null, address } })
     assert.deepStrictEqual(to("203.0.113.5"), ["warning tls"])
     for (const address of ["10.1.2.3", "172.16.0.1", "192.168.1.1", "fd12::1"])
       assert.deepStrictEqual(to(address), ["info tls"], address)
-    for (const address of [null, "127.0.0.1", "::1"]) assert.deepStrictEqual(to(address), [])
+    for (const address of [null, "127.0.0.1", "::1", "::ffff:127.0.0.1"]) assert.deepStrictEqual(to(address), [])
     assert.deepStrictEqual(to("172.32.0.1"), ["warning tls"])
   })
 
@@ -132,14 +132,7 @@ describe("the doctor's judgement", () => {
       worth({
         program: { maxConnections, instances },
         subjects: {
-          connections: {
-            sessions: 1,
-            role_limit: -1,
-            role_sessions: 1,
-            database_limit: -1,
-            database_sessions: 1,
-            ...limits
-          }
+          connections: { sessions: 1, role_limit: -1, database_limit: -1, ...limits }
         }
       })
     // 97 are there for ordinary roles; each instance has two beside its pool.
@@ -159,7 +152,7 @@ describe("the doctor's judgement", () => {
     const taken = (sessions: number) =>
       worth({
         subjects: {
-          connections: { sessions, role_limit: -1, role_sessions: 0, database_limit: -1, database_sessions: 0 }
+          connections: { sessions, role_limit: -1, database_limit: -1 }
         }
       })
     assert.deepStrictEqual(taken(77), [])

@@ -337,7 +337,8 @@ layer(kept, { excludeTestServices: true, timeout: "60 seconds" })("the doctor on
 
       yield* TestPg.control(`GRANT pg_monitor TO "the guest"`)
       yield* TestPg.control(`ALTER ROLE "the guest" SET synchronous_commit = off`)
-      yield* TestPg.control(`ALTER ROLE "the guest" CONNECTION LIMIT 5`)
+      // One is enough for the doctor, and too few for a program.
+      yield* TestPg.control(`ALTER ROLE "the guest" CONNECTION LIMIT 1`)
       const after = yield* examine(Redacted.make(asGuest.href))
       assert.deepStrictEqual(
         after.notChecked.map(({ check }) => check),
@@ -358,6 +359,21 @@ layer(kept, { excludeTestServices: true, timeout: "60 seconds" })("the doctor on
       url.username = config.username
       url.password = Redacted.value(config.password)
       assert.strictEqual(one(yield* examine(Redacted.make(url.href)), "pooler").severity, "info")
+    })
+  )
+
+  it.scoped("refuses options that are out of range, all of them at once, and asks nothing", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(
+        examine(Redacted.make("postgresql://u@127.0.0.1:1/nowhere"), {
+          instances: 0,
+          timeout: 0,
+          thresholds: { idAge: { warning: 2, critical: 1 }, deadRows: -1 }
+        })
+      )
+      assert.strictEqual(error._tag, "InvalidOptionsError")
+      for (const field of ["instances", "timeout", "thresholds.idAge.critical", "thresholds.deadRows"])
+        assert.include(error.message, `doctor.${field} is `)
     })
   )
 

@@ -38,7 +38,7 @@ export const settingsWith = (changed: Settings = {}): Subjects["settings"] =>
 
 const subjects: Subjects = {
   settings: settingsWith(),
-  connections: { sessions: 5, role_limit: -1, role_sessions: 2, database_limit: -1, database_sessions: 3 },
+  connections: { sessions: 5, role_limit: -1, database_limit: -1 },
   sessions: [],
   prepared: [],
   replicas: [],
@@ -49,8 +49,7 @@ const subjects: Subjects = {
     failed: 0,
     failing: false,
     last_failed: null,
-    failed_seconds: null,
-    archived_seconds: 10
+    failed_seconds: null
   },
   statistics: {
     deadlocks: 0,
@@ -96,19 +95,23 @@ export const examined = (change: Change = {}) => {
     },
     facts: {
       at: today,
-      introduction: { connectMs: 20, roundTripMs: 1, pooler: false, ...change.introduction },
+      introduction: {
+        address: "203.0.113.5",
+        tls: "TLSv1.3",
+        connectMs: 20,
+        roundTripMs: 1,
+        pooler: false,
+        ...change.introduction
+      },
       server: {
         version: "18.1",
         version_number: 180_001,
         database: "app",
         role: "shop",
         standby: false,
-        pid: 7,
         server_encoding: "UTF8",
         client_encoding: "UTF8",
         tls: true,
-        tls_version: "TLSv1.3",
-        address: "203.0.113.5",
         reads_all_stats: true,
         ...change.server
       },

@@ -62,12 +62,6 @@ export const json = Options.boolean("json").pipe(
   Options.withDescription("Print one JSON document to stdout instead of text")
 )
 
-/** `--url`, else `DATABASE_URL`. A password on a command line is seen by everybody on the machine: better the variable. */
-export const url = Options.redacted("url").pipe(
-  Options.withDescription("Where the database is: postgresql://user@host:port/database (default: $DATABASE_URL)"),
-  Options.withFallbackConfig(Config.redacted("DATABASE_URL"))
-)
-
 /** Prints a result in the one form or the other. */
 export const print = (asJson: boolean, value: unknown, text: () => string): Effect.Effect<void> =>
   Console.log(asJson ? JSON.stringify(value, undefined, 2) : text())
@@ -133,6 +127,11 @@ export const requiredUrl = (
       onSome: Effect.succeed
     })
   )
+
+/** `--url`, else `DATABASE_URL`. A password on a command line is seen by everybody on the machine: better the variable. */
+export const url: Options.Options<Redacted.Redacted> = Options.mapEffect(optionalUrl, (given) =>
+  Effect.mapError(requiredUrl(given), ({ message }) => ValidationError.missingValue(HelpDoc.p(message)))
+)
 
 /**
  * What a command needs, loaded when it runs: so that every command starts as quickly as the smallest. A module that cannot

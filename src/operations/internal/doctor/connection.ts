@@ -33,20 +33,19 @@ const connectivity = check("connectivity", [], (_, { facts, thresholds }) => {
 })
 
 /** Addresses that never leave the machine, or the network that its owner has to himself: RFC 1918, RFC 4193. */
-const isLoopback = (address: string | null) => address === null || /^127\.|^::1$/.test(address)
-const isPrivate = (address: string) => /^10\.|^192\.168\.|^172\.(1[6-9]|2\d|3[01])\.|^f[cd]/i.test(address)
+const isLoopback = (address: string | null) => address === null || /^(::ffff:)?127\.|^::1$/.test(address)
+const isPrivate = (address: string) => /^(::ffff:)?(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.)|^f[cd]/i.test(address)
 
 const tls = check("tls", [], (_, { facts }) => {
-  const { address, tls, tls_version } = facts.server
-  const between = facts.introduction.pooler ? "Between the pooler and the server: " : ""
-  if (tls) return [ok("The connection is encrypted", `${between}${tls_version ?? "TLS"}.`)]
-  if (isLoopback(address))
-    return [ok("The connection stays on one machine", `${between}no TLS, and no network in between.`)]
+  const { address, pooler, tls } = facts.introduction
+  const beyond = pooler ? ` Between the pooler and the server: ${facts.server.tls ? "TLS" : "no TLS"}.` : ""
+  if (tls !== null) return [ok("The connection is encrypted", `${tls}.${beyond}`)]
+  if (isLoopback(address)) return [ok("The connection stays on one machine", `No TLS, and no network.${beyond}`)]
   return [
     {
       severity: isPrivate(address ?? "") ? "info" : "warning",
       title: "The connection is not encrypted",
-      found: `${between}no TLS to ${address}: whoever is on the way reads, and changes, what passes.`,
+      found: `No TLS to ${address}: whoever is on the way reads, and changes, what passes.${beyond}`,
       advice:
         "Set `ssl = on` and a certificate on the server, and connect with `sslmode=verify-full` (`&sslrootcert=…` for a certificate of your own)."
     }

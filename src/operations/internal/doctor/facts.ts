@@ -1,4 +1,6 @@
 /** Everything that is known of a server before anybody judges, and how it is read. */
+import type { Socket } from "node:net"
+import { TLSSocket } from "node:tls"
 import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
@@ -17,6 +19,10 @@ import * as queries from "./queries.js"
 
 /** What a connection of its own showed: times in milliseconds. */
 export interface Introduction {
+  /** Where the connection leads, as the socket says; null for a Unix socket. */
+  readonly address: string | null
+  /** Such as `TLSv1.3`; null where nothing is encrypted. */
+  readonly tls: string | null
   readonly connectMs: number
   readonly roundTripMs: number
   /** The process that the server named when the connection was made is not the one that answers. */
@@ -70,6 +76,7 @@ const answers: ReadonlySet<PgError.Tag> = new Set([
   "LockTimeoutError",
   "QueryTimeoutError",
   "ReadOnlyError",
+  "ResourceError",
   "UnknownError"
 ])
 
@@ -99,6 +106,8 @@ const ask =
 /** Milliseconds for the server to say goodbye; then the socket is destroyed. */
 const goodbye = 500
 
+const protocolOf = (socket: Socket): string | null => (socket instanceof TLSSocket ? socket.getProtocol() : null)
+
 const asked = (session: wire.Session, text: string) =>
   Effect.mapError(wire.query(session, text), (cause) => classify(cause, { phase: "Execute", outcome: "NotApplied" }))
 
@@ -121,12 +130,20 @@ const introduce = (client: PgClient.PgClient): Effect.Effect<Introduction, PgErr
           const [row] = "rows" in result ? (result.rows as ReadonlyArray<object>) : []
           const pid = Number(Object.values(row ?? {})[0])
           return {
+            address: session.socket.remoteAddress ?? null,
+            tls: protocolOf(session.socket),
             connectMs,
             roundTripMs,
             pooler: refused || isPooler(session.processId) || pid !== session.processId
           }
         }),
-      (session) => Effect.sync(() => session.end(goodbye))
+      // Until it has closed: where one connection is all that there is, the pool gets it next.
+      (session) =>
+        Effect.async<void>((resume) => {
+          if (session.closed) return resume(Effect.void)
+          session.onClosed = () => resume(Effect.void)
+          session.end(goodbye)
+        })
     )
   })
 

@@ -43,24 +43,18 @@ export const server = query(
     database: Text,
     role: Text,
     standby: Bool,
-    pid: Num,
     server_encoding: Text,
     client_encoding: Text,
     tls: Bool,
-    tls_version: MaybeText,
-    address: MaybeText,
     reads_all_stats: Bool
   }),
   `SELECT pg_catalog.current_setting('server_version') AS version,
     pg_catalog.current_setting('server_version_num')::int AS version_number,
     pg_catalog.current_database() AS database, current_user AS role, pg_catalog.pg_is_in_recovery() AS standby,
-    pg_catalog.pg_backend_pid() AS pid,
     pg_catalog.current_setting('server_encoding') AS server_encoding,
     pg_catalog.current_setting('client_encoding') AS client_encoding,
-    COALESCE(s.ssl, false) AS tls, s.version AS tls_version,
-    pg_catalog.host(pg_catalog.inet_server_addr()) AS address,
-    pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS reads_all_stats
-  FROM (SELECT pg_catalog.pg_backend_pid() AS pid) own LEFT JOIN pg_catalog.pg_stat_ssl s ON s.pid = own.pid`
+    COALESCE((SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()), false) AS tls,
+    pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS reads_all_stats`
 )
 
 export const settingNames = [
@@ -98,15 +92,11 @@ export const connections = query(
   Schema.Struct({
     sessions: Num,
     role_limit: Num,
-    role_sessions: MaybeNum,
-    database_limit: Num,
-    database_sessions: Num
+    database_limit: Num
   }),
   `SELECT (SELECT COALESCE(pg_catalog.sum(numbackends), 0)::int FROM pg_catalog.pg_stat_database) AS sessions,
     COALESCE((SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = current_user), -1) AS role_limit,
-    (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_stat_activity WHERE usename = current_user) AS role_sessions,
-    COALESCE((SELECT datconnlimit FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), -1) AS database_limit,
-    COALESCE((SELECT numbackends FROM pg_catalog.pg_stat_database WHERE datname = pg_catalog.current_database()), 0) AS database_sessions`
+    COALESCE((SELECT datconnlimit FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), -1) AS database_limit`
 )
 
 export const sessions = query(
@@ -180,12 +170,11 @@ export const archiver = query(
     failed: Num,
     failing: Bool,
     last_failed: MaybeText,
-    failed_seconds: MaybeNum,
-    archived_seconds: MaybeNum
+    failed_seconds: MaybeNum
   }),
   `SELECT archived_count AS archived, failed_count AS failed, last_failed_wal AS last_failed,
     COALESCE(last_failed_time > COALESCE(last_archived_time, '-infinity'), false) AS failing,
-    ${since("last_failed_time")} AS failed_seconds, ${since("last_archived_time")} AS archived_seconds
+    ${since("last_failed_time")} AS failed_seconds
   FROM pg_catalog.pg_stat_archiver`
 )
 

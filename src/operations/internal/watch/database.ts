@@ -154,13 +154,14 @@ export const view = (state: State, name: string): View => {
 export const samples = (ask: HealthProbe.Ask, interval: number): Stream.Stream<Sample, PgError.PgError> => {
   const decode = Schema.decodeUnknown(Schema.parseJson(Schema.Array(sampling.row)))
   const once: Effect.Effect<Sample, PgError.PgError> = ask(sampling.sql).pipe(
-    Effect.flatMap(([row]) => Effect.orDie(decode(row?.["rows"]))),
+    // What cannot be read tells as little as no row.
+    Effect.flatMap(([row]) => Effect.orElseSucceed(decode(row?.["rows"]), (): ReadonlyArray<Row> => [])),
     Effect.flatMap(([row]) =>
       Effect.map(
         Clock.currentTimeMillis,
         (at): Sample =>
           row === undefined
-            ? { _tag: "Lost", at, why: "the server tells nothing of this database" }
+            ? { _tag: "Lost", at, why: "the server tells nothing of this database that can be understood" }
             : { _tag: "Seen", at, row }
       )
     ),
