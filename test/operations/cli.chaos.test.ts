@@ -89,7 +89,7 @@ describe("chaos", () => {
       )
       const byName = Object.fromEntries(scenarios.map((one: { readonly scenario: string }) => [one.scenario, one]))
       assert.deepInclude(byName["commit-cut"], { unknown: 0 })
-      assert.deepStrictEqual(byName["pool-exhaustion"].errors, { PoolTimeoutError: 8 })
+      assert.isAtLeast(byName["pool-exhaustion"].errors.PoolTimeoutError, 8)
       assert.deepInclude(byName["deadlocks"], { acknowledged: 8, failed: 0 })
       assert.include(stderr, "restart: The server is restarted")
     })

@@ -11,9 +11,9 @@ import { root } from "../support/root.js"
 import { invoke } from "./cli.js"
 
 const readme = readFileSync(Path.join(root, "README.md"), "utf8")
-const chapter = (from: string, to: string) => readme.slice(readme.indexOf(`\n${from}\n`), readme.indexOf(`\n${to}\n`))
-const commandLine = chapter("## Command line", "## Troubleshooting")
-const troubleshooting = chapter("## Troubleshooting", "## Examples")
+const chapter = (title: string) => readme.slice(readme.indexOf(`\n## ${title}\n`) + 1).split("\n## ")[0]!
+const commandLine = chapter("Command line")
+const troubleshooting = chapter("Troubleshooting")
 const cells = (text: string) => [...text.matchAll(/^\| (.*) \|$/gm)].map(([, row]) => row!.split(" | "))
 const quoted = (text: string) => [...text.matchAll(/`([^`]+)`/g)].map(([, code]) => code!)
 

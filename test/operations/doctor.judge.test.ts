@@ -21,7 +21,7 @@ const session = {
   state: "active",
   transaction_seconds: 0,
   state_seconds: 0,
-  waits_for_lock: false,
+  lock_seconds: null as number | null,
   blocked_by: []
 }
 
@@ -200,8 +200,8 @@ describe("the doctor's judgement", () => {
     const waiting = (pid: number, blocked_by: ReadonlyArray<number>) => ({
       ...session,
       pid,
-      waits_for_lock: true,
-      state_seconds: 20,
+      state_seconds: 900,
+      lock_seconds: 20,
       blocked_by
     })
     const head = { ...session, pid: 1, state: "idle in transaction", state_seconds: 5 }

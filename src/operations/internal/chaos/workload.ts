@@ -1,5 +1,6 @@
 /** What a program does all day: reads, single writes, and transfers between accounts that happen exactly once. */
 import * as SqlClient from "@effect/sql/SqlClient"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
@@ -44,12 +45,18 @@ export const write = (id: string) =>
     Operation.named("write", { timeout: "2 seconds" })
   )
 
-/** In the order given: two that take them in opposite orders may meet in a deadlock. `between`: after the first lock. */
+export interface MoveOptions {
+  /** Runs after the first lock was taken. */
+  readonly between?: Effect.Effect<void> | undefined
+  readonly timeout: Duration.DurationInput
+}
+
+/** In the order given: two that take them in opposite orders may meet in a deadlock. */
 export const move = (
   id: string,
   from: number,
   to: number,
-  between: Effect.Effect<void> = Effect.void
+  { between = Effect.void, timeout }: MoveOptions
 ): Effect.Effect<void, PgError.PgError, SqlClient.SqlClient | Transaction.Transactor> =>
   Effect.flatMap(SqlClient.SqlClient, (sql) =>
     Effect.gen(function* () {
@@ -57,7 +64,7 @@ export const move = (
       yield* between
       yield* sql`INSERT INTO writes VALUES (${id})`
       yield* sql`UPDATE accounts SET balance = balance + 1 WHERE id = ${to}`
-    }).pipe((body) => Transaction.run(body, { name: "transfer", exactlyOnce: true, timeout: "5 seconds" }))
+    }).pipe((body) => Transaction.run(body, { name: "transfer", exactlyOnce: true, timeout }))
   )
 
 export type Work = Effect.Effect<unknown, PgError.PgError, SqlClient.SqlClient | Transaction.Transactor>
@@ -72,18 +79,21 @@ export const noted = (book: Book.Book, id: string | undefined, work: Work) =>
     })
   })
 
-export const transfer = (book: Book.Book) =>
+/** Where nothing keeps a connection silent, nobody needs to give up early. */
+const unhurried = "20 seconds"
+
+export const transfer = (book: Book.Book, timeout: Duration.DurationInput = unhurried) =>
   Effect.gen(function* () {
     const id = yield* uuid
     const [from, to] = yield* pair
-    return yield* noted(book, id, move(id, from, to))
+    return yield* noted(book, id, move(id, from, to, { timeout }))
   })
 
 const anything = (book: Book.Book) =>
   Effect.gen(function* () {
     const kind = yield* Random.nextIntBetween(0, 4)
     if (kind < 2) return yield* noted(book, undefined, read)
-    if (kind === 3) return yield* transfer(book)
+    if (kind === 3) return yield* transfer(book, "5 seconds")
     const id = yield* uuid
     return yield* noted(book, id, write(id))
   })

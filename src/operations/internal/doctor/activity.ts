@@ -83,8 +83,8 @@ const idleSessions = check("idle-sessions", ["sessions", "settings"], ({ session
 const blocked = check("blocked", ["sessions"], ({ sessions }, { thresholds }) => {
   const byPid = new Map(sessions.map((session) => [session.pid, session]))
   const waiting = sessions
-    .filter(({ waits_for_lock }) => waits_for_lock)
-    .map((session) => ({ ...session, seconds: session.state_seconds ?? 0 }))
+    .filter(({ lock_seconds }) => lock_seconds !== null)
+    .map((session) => ({ ...session, seconds: session.lock_seconds ?? 0 }))
     .filter(({ seconds }) => levelOf(seconds, thresholds.blockedSeconds) !== "ok")
     .sort((a, b) => b.seconds - a.seconds)
   /** At the head of the queue: who blocks, and waits for nobody. */

@@ -147,6 +147,16 @@ const introduce = (client: PgClient.PgClient): Effect.Effect<Introduction, PgErr
     )
   })
 
+/** A server that cannot say what it is, is none that anything is known of. */
+const noServer = (why: string) =>
+  new PgError.UnknownError({
+    message: `The server did not say what it is: ${why}. Is it PostgreSQL 14 or later?`,
+    phase: "Execute",
+    outcome: "NotApplied",
+    transient: false,
+    attempts: 1
+  })
+
 /** The one row of a subject that has one. */
 const first = <A>(known: Known<ReadonlyArray<A>>, name: string): Known<A> =>
   Either.flatMap(known, ([row]) =>
@@ -197,14 +207,4 @@ export const gather = (client: PgClient.PgClient, limits: Limits): Effect.Effect
       extensions: many("extensions", queries.extensions)
     })
     return { at: yield* Clock.currentTimeMillis, introduction, server, subjects }
-  })
-
-/** A server that cannot say what it is, is none that anything is known of. */
-const noServer = (why: string) =>
-  new PgError.UnknownError({
-    message: `The server did not say what it is: ${why}. Is it PostgreSQL 14 or later?`,
-    phase: "Execute",
-    outcome: "NotApplied",
-    transient: false,
-    attempts: 1
   })

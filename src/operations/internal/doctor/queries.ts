@@ -108,14 +108,16 @@ export const sessions = query(
     state: MaybeText,
     transaction_seconds: MaybeNum,
     state_seconds: MaybeNum,
-    waits_for_lock: Bool,
+    lock_seconds: MaybeNum,
     blocked_by: Schema.Array(Num)
   }),
   `SELECT pid, datname AS database, usename AS role, application_name AS application, state,
     ${since("xact_start")} AS transaction_seconds, ${since("state_change")} AS state_seconds,
-    COALESCE(wait_event_type = 'Lock', false) AS waits_for_lock,
+    CASE WHEN wait_event_type = 'Lock' THEN COALESCE(
+      (SELECT ${since("pg_catalog.min((pg_catalog.to_jsonb(l) ->> 'waitstart')::pg_catalog.timestamptz)")}
+        FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND NOT l.granted), 0) END AS lock_seconds,
     CASE WHEN wait_event_type = 'Lock' THEN pg_catalog.pg_blocking_pids(pid) ELSE '{}' END AS blocked_by
-  FROM pg_catalog.pg_stat_activity
+  FROM pg_catalog.pg_stat_activity a
   WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()`,
   true
 )

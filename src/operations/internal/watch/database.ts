@@ -34,7 +34,8 @@ const sampling = query(
   `SELECT pg_catalog.current_setting('server_version') AS version, d.datname AS database,
     pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS all, pg_catalog.pg_is_in_recovery() AS standby,
     (SELECT COALESCE(pg_catalog.sum(numbackends), 0)::int FROM pg_catalog.pg_stat_database) AS sessions,
-    pg_catalog.current_setting('max_connections')::int - pg_catalog.current_setting('superuser_reserved_connections')::int AS max,
+    pg_catalog.current_setting('max_connections')::int - pg_catalog.current_setting('superuser_reserved_connections')::int
+      - COALESCE(pg_catalog.current_setting('reserved_connections', true)::int, 0) AS max,
     (SELECT pg_catalog.json_object_agg(s.state, s.n) FROM (
       SELECT state, pg_catalog.count(*) AS n FROM pg_catalog.pg_stat_activity
       WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid() AND state IS NOT NULL GROUP BY state) s) AS states,
