@@ -122,15 +122,6 @@ plain.scopedLive("leaves no server behind when chaos is interrupted", () =>
   })
 )
 
-plain.scopedLive("fails in one sentence, without a stack or a password", () =>
-  Effect.gen(function* () {
-    const { ended } = yield* command(["doctor"], { DATABASE_URL: "postgresql://app:s3cr3t@127.0.0.1:1/app" })
-    const { code, stderr, stdout } = yield* ended
-    assert.deepStrictEqual([code, stdout], [3, ""])
-    assert.match(stderr, /^nobody listens there: 127\.0\.0\.1:1 \(ECONNREFUSED\)[^\n]*\n$/)
-  })
-)
-
 plain.scopedLive("examples/doctor.ts looks at its database, and starts", () =>
   Effect.gen(function* () {
     const { ended } = yield* started(process.execPath, ["--import", "tsx", Path.join(root, "examples", "doctor.ts")])
