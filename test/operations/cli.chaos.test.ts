@@ -1,9 +1,10 @@
 /** The scenarios, and what finds out that one of them does not hold. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit } from "effect"
+import { Deferred, Effect, Exit, Fiber } from "effect"
 import * as PgError from "../../src/error/PgError.js"
 import * as Book from "../../src/operations/internal/chaos/book.js"
 import * as Scenarios from "../../src/operations/internal/chaos/scenarios.js"
+import { nothingRemains, remains, temporary } from "../support/Remains.js"
 import { invoke } from "./cli.js"
 
 const broken = (claims: ReadonlyArray<Book.Claim>) => claims.filter(({ holds }) => !holds).map(({ claim }) => claim)
@@ -63,7 +64,7 @@ describe("chaos", () => {
 
   it.live("runs scenarios on a server of its own, and prints what it found as one JSON document", () =>
     Effect.gen(function* () {
-      const only = ["restart", "commit-cut", "pool-exhaustion", "deadlocks"]
+      const only = ["commit-cut", "pool-exhaustion", "deadlocks"]
       const { code, stderr, stdout } = yield* invoke([
         "chaos",
         "--json",
@@ -91,7 +92,34 @@ describe("chaos", () => {
       assert.deepInclude(byName["commit-cut"], { unknown: 0 })
       assert.isAtLeast(byName["pool-exhaustion"].errors.PoolTimeoutError, 8)
       assert.deepInclude(byName["deadlocks"], { acknowledged: 8, failed: 0 })
-      assert.include(stderr, "restart: The server is restarted")
+      assert.include(stderr, "commit-cut: The answers to 5 COMMITs get lost")
+    })
+  )
+
+  it.scopedLive("leaves no server behind when it is interrupted", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporary
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const before = process.env["TMPDIR"]
+          process.env["TMPDIR"] = directory
+          return before
+        }),
+        (before) =>
+          Effect.sync(() => {
+            if (before === undefined) delete process.env["TMPDIR"]
+            else process.env["TMPDIR"] = before
+          })
+      )
+      const begun = yield* Deferred.make<void>()
+      const onLine = (line: string) => {
+        if (line.startsWith("restart: ")) Deferred.unsafeDone(begun, Effect.void)
+      }
+      const command = yield* Effect.fork(invoke(["chaos", "--only", "restart"], undefined, onLine))
+      yield* Deferred.await(begun)
+      assert.isAbove((yield* remains(directory)).processes.length, 0)
+      yield* Fiber.interrupt(command)
+      yield* nothingRemains(directory, [])
     })
   )
 })

@@ -3,7 +3,6 @@ import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from "node:c
 import * as Path from "node:path"
 import { assert, layer, it as plain } from "@effect/vitest"
 import { Deferred, Effect, Redacted } from "effect"
-import { remains, temporary } from "../support/Remains.js"
 import { root } from "../support/root.js"
 import * as TestPg from "../support/TestPg.js"
 
@@ -103,24 +102,6 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("the c
     })
   )
 })
-
-plain.scopedLive("leaves no server behind when chaos is interrupted", () =>
-  Effect.gen(function* () {
-    const directory = yield* temporary
-    const { child, ended, wrote } = yield* command(["chaos", "--only", "restart"], { TMPDIR: directory })
-    yield* wrote("stderr", "restart: ")
-    child.kill("SIGINT")
-    const { code, stdout } = yield* ended
-    assert.strictEqual(code, 130)
-    assert.strictEqual(stdout, "")
-    // What runs TypeScript here keeps a cache of its own.
-    const left = Effect.map(remains(directory), ({ files, processes }) => [
-      ...files.filter((name) => !name.startsWith("tsx-")),
-      ...processes
-    ])
-    yield* TestPg.eventually(left, ({ length }) => length === 0, { message: "something stayed behind" })
-  })
-)
 
 plain.scopedLive("examples/doctor.ts looks at its database, and starts", () =>
   Effect.gen(function* () {

@@ -21,10 +21,14 @@ const capturing = (
       stdout.push(values.join(" "))
       onLine(values.join(" "))
     }),
-  error: (...values) => Effect.sync(() => void stderr.push(values.join(" ")))
+  error: (...values) =>
+    Effect.sync(() => {
+      stderr.push(values.join(" "))
+      onLine(values.join(" "))
+    })
 })
 
-/** `database` is what `DATABASE_URL` says; `onLine` hears what goes to stdout as it does. */
+/** `database` is what `DATABASE_URL` says; `onLine` hears what is printed, as it is, to either stream. */
 export const invoke = (
   args: ReadonlyArray<string>,
   database?: Redacted.Redacted,
