@@ -12,7 +12,14 @@ const dues = (pace: Pacing.Pace, most = 10_000) => {
 }
 
 const open = (options: Partial<Pacing.Open> = {}) =>
-  Pacing.open({ ...forever, rate: 100, operations: Number.POSITIVE_INFINITY, arrivals: "constant", seed: 1, ...options })
+  Pacing.open({
+    ...forever,
+    rate: 100,
+    operations: Number.POSITIVE_INFINITY,
+    arrivals: "constant",
+    seed: 1,
+    ...options
+  })
 
 describe("arrivals", () => {
   it("come evenly at a constant rate, until their number is reached", () => {
@@ -107,7 +114,10 @@ describe("fibers of a closed test", () => {
 
   it("begin nothing from the end on, and count nothing before the warm-up is over", () => {
     const pace = closed({ operations: 1, warmUp: 50, end: 100 })
-    assert.deepStrictEqual([pace.next(0, 0), pace.next(0, 49), pace.next(0, 50), pace.next(0, 60)], [0, 49, 50, undefined])
+    assert.deepStrictEqual(
+      [pace.next(0, 0), pace.next(0, 49), pace.next(0, 50), pace.next(0, 60)],
+      [0, 49, 50, undefined]
+    )
     assert.isUndefined(pace.next(1, 100))
   })
 })

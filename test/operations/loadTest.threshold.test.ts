@@ -18,7 +18,11 @@ const holds = (text: string, of: Partial<Threshold.Measured> = {}) =>
 
 describe("a threshold", () => {
   it("is read with its metric, its comparator and its unit", () => {
-    assert.deepInclude(parsed("p99<200ms"), { metric: { _tag: "Percentile", percent: 99 }, comparator: "<", limit: 200 })
+    assert.deepInclude(parsed("p99<200ms"), {
+      metric: { _tag: "Percentile", percent: 99 },
+      comparator: "<",
+      limit: 200
+    })
     assert.deepInclude(parsed("p99.9 <= 1.5s"), {
       metric: { _tag: "Percentile", percent: 99.9 },
       comparator: "<=",

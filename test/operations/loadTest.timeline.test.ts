@@ -69,7 +69,10 @@ describe("samples of pool and breaker", () => {
         const near = Math.abs((where % count) - (open % count)) < samples.every
         assert.isTrue(near || samples.all.some(({ pool }) => pool?.waiting === 99))
         const times = samples.all.map(({ at }) => at)
-        assert.deepStrictEqual(times, [...times].sort((a, b) => a - b))
+        assert.deepStrictEqual(
+          times,
+          [...times].sort((a, b) => a - b)
+        )
       }),
       { numRuns: 50 }
     )

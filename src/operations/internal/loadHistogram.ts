@@ -135,7 +135,8 @@ export const faultOf = ({ bits, counts, max, min, sum }: Encoded): string | unde
   if (!counts.every((value) => Number.isSafeInteger(value) && value >= 0)) return "counts holds no counts"
   const last = counts.reduce((at, step, n) => (n % 2 === 0 ? at + step : at), 0)
   if (last > indexOf(bits, highest)) return "counts has a bucket beyond the highest"
-  if (![sum, min, max].every((value) => Number.isFinite(value) && value >= 0) || min > max) return "min, max or sum is off"
+  if (![sum, min, max].every((value) => Number.isFinite(value) && value >= 0) || min > max)
+    return "min, max or sum is off"
   return undefined
 }
 

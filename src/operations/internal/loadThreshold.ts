@@ -98,7 +98,9 @@ export const parseFor =
         return fault(`${JSON.stringify(text)} names no operation of this test, which has ${operations.join(", ")}`)
       }
       return metric._tag === "Count" && metric.of !== "errors"
-        ? fault(`${JSON.stringify(text)}: ${metric.of} is known of the whole test, not of an operation; leave out "${operation}:"`)
+        ? fault(
+            `${JSON.stringify(text)}: ${metric.of} is known of the whole test, not of an operation; leave out "${operation}:"`
+          )
         : Either.right(threshold)
     })
 

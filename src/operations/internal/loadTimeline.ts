@@ -65,8 +65,7 @@ export interface Interval {
 /** Its pieces; the last one ends at `end`, if that is within it. */
 export const intervals = ({ pieces, width }: Timeline, end: number): ReadonlyArray<Interval> =>
   pieces.map(({ errors, latencies }, n) => {
-    const millis = (percent: number) =>
-      latencies.total === 0 ? null : Histogram.percentile(latencies, percent) / 1000
+    const millis = (percent: number) => (latencies.total === 0 ? null : Histogram.percentile(latencies, percent) / 1000)
     return {
       at: n * width,
       width: n === pieces.length - 1 ? Math.max(Math.min(width, end - n * width), 1) : width,
