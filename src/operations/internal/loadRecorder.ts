@@ -68,9 +68,11 @@ interface Counters {
   readonly errors: Map<string, { count: number; readonly message: string }>
 }
 
+/** `delayed`: everybody was busy when it was due. `behind`: somebody was free, but the program had no time for it. */
+export type Punctuality = "onTime" | "delayed" | "behind"
+
 export interface Recorder {
-  /** `late`: nobody was free when it was due. */
-  readonly begin: (operation: number, late: boolean) => void
+  readonly begin: (operation: number, punctuality: Punctuality) => void
   /** An operation that was due at `due` and began at `started` has come to its end at `ended`. */
   readonly end: (
     operation: number,
@@ -95,6 +97,7 @@ export interface Recorder {
     readonly outcomes: { readonly NotApplied: number; readonly Unknown: number }
     readonly unfinished: number
     readonly delayed: number
+    readonly behind: number
     readonly timeline: ReadonlyArray<Timeline.Interval>
     readonly samples: ReadonlyArray<Timeline.Sample>
   }
@@ -119,7 +122,7 @@ export const make = (
   const outcomes = { NotApplied: 0, Unknown: 0 }
   const timeline = Timeline.make()
   const samples = Timeline.makeSamples()
-  let delayed = 0
+  const late = { onTime: 0, delayed: 0, behind: 0 }
   let lastEnd = begins
 
   const count = (counter: Counters, { message, outcome, tag }: Failure, times: number) => {
@@ -151,9 +154,9 @@ export const make = (
   }
 
   return {
-    begin: (operation, late) => {
+    begin: (operation, punctuality) => {
       counters[operation]!.begun += 1
-      if (late) delayed += 1
+      late[punctuality] += 1
     },
     end: (operation, due, started, ended, exit) => {
       const counter = counters[operation]!
@@ -224,7 +227,8 @@ export const make = (
         failed: latencyOf(failed),
         outcomes: { ...outcomes },
         unfinished: begun - succeeded - fails,
-        delayed,
+        delayed: late.delayed,
+        behind: late.behind,
         timeline: Timeline.intervals(timeline, measuredMs),
         samples: [...samples.all]
       }

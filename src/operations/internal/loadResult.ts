@@ -130,6 +130,8 @@ export const Result = Schema.Struct({
   unfinished: Count,
   /** At a rate: began late, because as many as `maxInFlight` were under way. */
   delayed: Count,
+  /** Began more than 10 ms late, although there was room: the program that runs the test had no time for them. */
+  behind: Count,
   /** At a rate: due before the end, and never begun, because as many as `maxInFlight` were under way until the end. */
   unstarted: Count,
   timeline: Schema.Array(Interval),

@@ -2,9 +2,8 @@
  * A load test at work: workers that take turns of a pace, run an operation each, and tell the recorder.
  *
  * Workers are as many as may be under way at once, and live as long as the test, so that a million operations need no more
- * fibers than one. At a rate they take arrivals ahead and sleep until each is due: who takes one after it was due was not
- * free in time, and that is how a late one is known. All times are the `Clock`'s of the calling fiber, in nanoseconds that
- * nobody sets back: the live one measures, and `TestClock` drives.
+ * fibers than one. At a rate they take arrivals ahead and sleep until each is due. All times are the `Clock`'s of the calling
+ * fiber, in nanoseconds that nobody sets back: the live one measures, and `TestClock` drives.
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -28,6 +27,9 @@ export interface Plan<R> {
   readonly end: number
   readonly grace: number
 }
+
+/** So late, in milliseconds, an operation may begin by timers that keep milliseconds, and a program that has other things to do. */
+const slack = 10
 
 /** Milliseconds since `start`, to the nanosecond. */
 export const elapsed = (clock: Clock.Clock, start: bigint): number =>
@@ -53,17 +55,32 @@ export const run = <R>(plan: Plan<R>, clock: Clock.Clock, start: bigint): Effect
   const now = () => elapsed(clock, start)
   const choose = chooser(operations.map(({ weight }) => weight))
   const shared = new PCGRandom(seed, 0)
+  let inFlight = 0
+  /** The last moment at which everybody was busy. */
+  let full = Number.NEGATIVE_INFINITY
+  const freed = (at: number) => {
+    if (inFlight === workers) full = at
+    inFlight -= 1
+  }
 
   const worker = (index: number) => {
     const random = open ? shared : new PCGRandom(seed, index + 1)
     let more = true
-    const once = (operation: number, due: number, late: boolean) =>
+    const once = (operation: number, due: number) =>
       Effect.suspend(() => {
         const started = now()
         const { effect } = operations[operation]!
-        if (due < warmUp) return Effect.exit(effect)
-        recorder.begin(operation, late)
-        return Effect.map(Effect.exit(effect), (exit) => recorder.end(operation, due, started, now(), exit))
+        inFlight += 1
+        const measured = due >= warmUp
+        if (measured) {
+          const late = started - due
+          recorder.begin(operation, late <= 0 ? "onTime" : full >= due ? "delayed" : late > slack ? "behind" : "onTime")
+        }
+        return Effect.map(Effect.exit(effect), (exit) => {
+          const ended = now()
+          freed(ended)
+          if (measured) recorder.end(operation, due, started, ended, exit)
+        })
       })
     const turn: Effect.Effect<unknown, never, R> = Effect.suspend(() => {
       const taken = now()
@@ -75,7 +92,7 @@ export const run = <R>(plan: Plan<R>, clock: Clock.Clock, start: bigint): Effect
       const operation = choose(random)
       // In whole milliseconds, which timers keep: the fraction is waited for by nobody.
       const wait = Math.floor(due - taken)
-      const begin = once(operation, due, open && due < taken)
+      const begin = once(operation, due)
       return wait > 0 ? Effect.zipRight(Effect.sleep(wait), begin) : begin
     })
     return Effect.whileLoop({ while: () => more, body: () => turn, step: () => {} }).pipe(

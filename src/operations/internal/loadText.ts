@@ -40,7 +40,7 @@ const line = (name: string, { failed, rate, response, succeeded }: Figures) => [
 
 /** What there is to say beyond the figures, each a sentence. */
 export const notes = (result: Result): ReadonlyArray<string> => {
-  const { complete, delayed, outcomes, settings, unfinished, unstarted } = result
+  const { behind, complete, delayed, outcomes, settings, unfinished, unstarted } = result
   const bound = settings.model === "open" ? quantity(settings.maxInFlight) : ""
   return [
     ...(complete
@@ -48,6 +48,11 @@ export const notes = (result: Result): ReadonlyArray<string> => {
       : [`Stopped before its end: ${quantity(unfinished)} operations were under way, and are not counted.`]),
     ...(delayed > 0
       ? [`${quantity(delayed)} operations began late, because ${bound} were under way; their response times say so.`]
+      : []),
+    ...(behind > 0
+      ? [
+          `${quantity(behind)} operations began more than 10 ms late, because this program had no time for them: the figures are its own, too.`
+        ]
       : []),
     ...(unstarted > 0
       ? [`${quantity(unstarted)} operations were due and never begun, because ${bound} were under way until the end.`]
