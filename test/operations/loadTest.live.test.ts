@@ -151,10 +151,13 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("LoadT
       const lines: Array<string> = []
       const logger = Logger.make(({ message }) => void lines.push(String(message)))
       const scope = yield* Scope.make()
-      // The client goes before what was made with it: nothing is left to drop it with.
-      yield* LoadTest.mix({ rows: 2 }).pipe(Scope.extend(scope), Effect.provide(client(url)))
-      const [table] = yield* tables(url)
-      yield* Effect.provide(Scope.close(scope, Exit.void), Logger.replace(Logger.defaultLogger, logger))
+      const table = yield* Effect.gen(function* () {
+        // The client goes before what was made with it: nothing is left to drop it with.
+        yield* LoadTest.mix({ rows: 2 }).pipe(Scope.extend(scope), Effect.provide(client(url)))
+        const [table] = yield* tables(url)
+        yield* Scope.close(scope, Exit.void)
+        return table
+      }).pipe(Effect.provide(Logger.replace(Logger.defaultLogger, logger)))
       assert.lengthOf(lines, 1)
       assert.include(lines[0], `The table ${table} of the load test is left behind, drop it: `)
     })

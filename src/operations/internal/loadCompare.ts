@@ -1,4 +1,5 @@
 /** Two results side by side. Pure. */
+import { milliseconds, quantity } from "./loadFormat.js"
 import type { Figures, Latency, Result } from "./loadResult.js"
 
 /** One figure of both. `unit`: milliseconds, operations a second, or a share from 0 to 1; null: was not measured. */
@@ -64,34 +65,50 @@ const rowsOf = (
   }
 ]
 
-const word = (value: unknown): string => (value === null || value === undefined ? "none" : String(value))
+/** Settings that make a difference, as a person calls them: not the seed, which is another each time. */
+const names: Readonly<Record<string, string>> = {
+  model: "model",
+  concurrency: "concurrency",
+  rate: "rate",
+  arrivals: "arrivals",
+  operations: "operations",
+  durationMs: "duration",
+  rampMs: "ramp",
+  warmUpMs: "warm-up",
+  thinkTimeMs: "think time",
+  maxInFlight: "most in flight"
+}
 
-/** Settings that make a difference: not the seed, which is another each time. */
+const word = (key: string, value: unknown): string =>
+  typeof value !== "number" ? String(value ?? "none") : key.endsWith("Ms") ? milliseconds(value) : quantity(value)
+
 const settingsOf = (result: Result): ReadonlyMap<string, string> =>
   new Map<string, string>([
-    ...Object.entries(result.settings)
-      .filter(([key]) => key !== "seed")
-      .map(([key, value]) => [key, word(value)] as const),
-    ["mix", result.operations.map(({ name, weight }) => `${name}=${weight}`).join(",")],
-    ["label", word(result.label)],
-    ["complete", result.complete ? "yes" : "no"]
+    ...Object.entries(result.settings).flatMap(([key, value]) => {
+      const name = names[key]
+      return name === undefined ? [] : [[name, word(key, value)] as const]
+    }),
+    ["operations of the scenario", result.operations.map(({ name, weight }) => `${name}=${weight}`).join(",")],
+    ["label", result.label ?? "none"],
+    ["run to its end", result.complete ? "yes" : "no"]
   ])
 
 export const compare = (before: Result, after: Result): Comparison => {
   const [was, is] = [settingsOf(before), settingsOf(after)]
-  const differences = [...new Set([...was.keys(), ...is.keys()])].flatMap((key) => {
-    const [from, to] = [was.get(key) ?? "none", is.get(key) ?? "none"]
-    return from === to ? [] : [`${key}: ${from} before, ${to} now`]
+  // What only one of the models has goes without saying.
+  const differences = [...is].flatMap(([name, to]) => {
+    const from = was.get(name) ?? to
+    return from === to ? [] : [`${name}: ${from} before, ${to} now`]
   })
   const named = (result: Result, name: string) => result.operations.find((operation) => operation.name === name)
-  const names = [...new Set([...after.operations, ...before.operations].map(({ name }) => name))]
+  const kinds = [...new Set([...after.operations, ...before.operations].map(({ name }) => name))]
   return {
     before: { label: before.label, startedAt: before.startedAt },
     after: { label: after.label, startedAt: after.startedAt },
     differences,
     rows: [
       ...rowsOf(undefined, before.total, after.total),
-      ...(names.length > 1 ? names.flatMap((name) => rowsOf(name, named(before, name), named(after, name))) : [])
+      ...(kinds.length > 1 ? kinds.flatMap((name) => rowsOf(name, named(before, name), named(after, name))) : [])
     ]
   }
 }

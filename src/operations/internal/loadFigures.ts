@@ -3,7 +3,7 @@ import { milliseconds, quantity, time } from "./loadFormat.js"
 import * as Plot from "./loadPlot.js"
 import { type Latency, percentileOf, type Result } from "./loadResult.js"
 
-/** Half of a hundred, a ninth, a ninety-ninth …: where a percentile is drawn, so that each further nine has the same room. */
+/** Where a percentile is drawn: each further nine (p90, p99, p99.9) has the same room. */
 const nines = (percent: number): number => -Math.log10(1 - percent / 100)
 
 const perSecond = (value: number) => `${quantity(value)}/s`
@@ -25,6 +25,8 @@ const between = (values: ReadonlyArray<number>, format: (value: number) => strin
 
 const known = (values: ReadonlyArray<number | null>): ReadonlyArray<number> =>
   values.filter((value): value is number => value !== null)
+
+const percentileName = (percent: number) => (percent === 0 ? "min" : percent === 100 ? "max" : `p${percent}`)
 
 const curveTicks = [0, 50, 90, 99, 99.9, 99.99, 99.999] as const
 
@@ -63,14 +65,14 @@ const percentilesFigure = ({ total }: Result, before: Result | undefined): strin
       id: "percentiles",
       title: "Latency by percentile",
       words: `${said.join(". ")}. Both axes are logarithmic.`,
-      x: { from: 0, to: end, ticks: ticks.map((percent) => [nines(percent), `p${percent}`]) },
+      x: { from: 0, to: end, ticks: ticks.map((percent) => [nines(percent), percentileName(percent)]) },
       y: Plot.logarithmic(low, high, milliseconds),
       series: drawn.map(({ as, label, of, ...rest }) => ({ label, as, points: pointsOf(of), ...rest }))
     },
     Plot.table(
       "Latency by percentile",
       ["Percentile", ...drawn.map(({ label }) => label)],
-      [...ticks, 100].map((percent) => [`p${percent}`, ...readers.map((at) => milliseconds(at(percent)))])
+      [...ticks, 100].map((percent) => [percentileName(percent), ...readers.map((at) => milliseconds(at(percent)))])
     )
   )
 }

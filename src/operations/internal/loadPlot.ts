@@ -39,7 +39,7 @@ export interface Plot {
   readonly series: ReadonlyArray<Series>
 }
 
-const size = { width: 720, height: 250, left: 66, right: 16, top: 10, bottom: 28 } as const
+const size = { width: 720, height: 250, left: 78, right: 16, top: 10, bottom: 28 } as const
 const plotWidth = size.width - size.left - size.right
 const plotHeight = size.height - size.top - size.bottom
 
@@ -137,7 +137,10 @@ const axes = (x: Axis, y: Axis): string => {
   const bottom = size.top + plotHeight
   const across = x.ticks.map(([at, label]) => {
     const left = rounded(size.left + level(x, at) * plotWidth)
-    return `<path class="grid" d="M${left} ${size.top}V${bottom}"/><text class="tick" x="${left}" y="${bottom + 18}" text-anchor="middle">${escape(label)}</text>`
+    // The last one stays within the drawing.
+    const anchor = level(x, at) > 0.97 ? "end" : "middle"
+    const end = anchor === "end" ? size.width - 2 : left
+    return `<path class="grid" d="M${left} ${size.top}V${bottom}"/><text class="tick" x="${end}" y="${bottom + 18}" text-anchor="${anchor}">${escape(label)}</text>`
   })
   const up = y.ticks.map(([at, label]) => {
     const top = size.top + (1 - level(y, at)) * plotHeight

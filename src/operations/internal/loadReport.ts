@@ -33,6 +33,7 @@ summary { cursor: pointer; color: var(--quiet); font-size: 13px; margin-top: 6px
 table { border-collapse: collapse; width: 100%; font-size: 13px } caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 th, td { padding: 4px 10px 4px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap } th[scope=row], th:first-child { text-align: left }
 td.words { text-align: left; white-space: normal } th[scope=col] { color: var(--quiet); font-weight: 600 } th[scope=row] { font-weight: 400 }
+@media (max-width: 600px) { .tick { font-size: 17px } .series { stroke-width: 3 } }
 @media print { :root { --ground: #fff } figure, section { break-inside: avoid } }`
 
 const names = [...(Object.keys(percentiles) as Array<keyof typeof percentiles>), "max"] as const

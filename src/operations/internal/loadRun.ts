@@ -63,6 +63,9 @@ export const run = <R>(plan: Plan<R>, clock: Clock.Clock, start: bigint): Effect
     inFlight -= 1
   }
 
+  const punctuality = (due: number, started: number): Recorder.Punctuality =>
+    started <= due ? "onTime" : full >= due ? "delayed" : started - due > slack ? "behind" : "onTime"
+
   const worker = (index: number) => {
     const random = open ? shared : new PCGRandom(seed, index + 1)
     let more = true
@@ -72,14 +75,13 @@ export const run = <R>(plan: Plan<R>, clock: Clock.Clock, start: bigint): Effect
         const { effect } = operations[operation]!
         inFlight += 1
         const measured = due >= warmUp
-        if (measured) {
-          const late = started - due
-          recorder.begin(operation, late <= 0 ? "onTime" : full >= due ? "delayed" : late > slack ? "behind" : "onTime")
-        }
+        // A fiber of a closed test is due whenever it begins: nobody is waiting for it.
+        const intended = open ? due : started
+        if (measured) recorder.begin(operation, punctuality(intended, started))
         return Effect.map(Effect.exit(effect), (exit) => {
           const ended = now()
           freed(ended)
-          if (measured) recorder.end(operation, due, started, ended, exit)
+          if (measured) recorder.end(operation, intended, started, ended, exit)
         })
       })
     const turn: Effect.Effect<unknown, never, R> = Effect.suspend(() => {
