@@ -51,9 +51,11 @@ describe("arrivals", () => {
         (rate, ramp, n) => {
           const at = Pacing.dueAt(n, rate, ramp)
           assert.isAtLeast(Pacing.dueAt(n + 1, rate, ramp), at)
-          const expected =
-            at < ramp ? (rate * at * at) / (2000 * ramp) : (rate * ramp) / 2000 + (rate * (at - ramp)) / 1000
-          assert.closeTo(expected, n, 1e-6 * Math.max(1, n))
+          assert.closeTo(Pacing.dueBy(at, rate, ramp), n, 1e-6 * Math.max(1, n))
+          // the area under the rate, as a triangle and a rectangle
+          const height = rate / 1000
+          const area = at < ramp ? (at * height * (at / ramp)) / 2 : (ramp * height) / 2 + (at - ramp) * height
+          assert.closeTo(area, n, 1e-6 * Math.max(1, n))
         }
       )
     )
@@ -79,6 +81,13 @@ describe("arrivals", () => {
     assert.isUndefined(pace.next(0, 100))
     assert.strictEqual(pace.left(100), 8)
     assert.strictEqual(pace.left(100), 0)
+  })
+
+  it("that nobody took are counted at once, however many", () => {
+    const flood = { rate: 1_000_000, end: 86_400_000, warmUp: 1000 }
+    assert.closeTo(open(flood).left(86_400_000), 86_399e6, 2)
+    assert.closeTo(open({ ...flood, arrivals: "poisson" }).left(43_200_000), 43_199e6, 2)
+    assert.strictEqual(open({ ...flood, operations: 5 }).left(86_400_000), 5)
   })
 
   it("that are not due yet when the test is stopped are nobody's loss", () => {

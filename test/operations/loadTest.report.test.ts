@@ -140,7 +140,7 @@ describe("the progress bar", () => {
     const progress = Progress.of({ ...known, elapsed: 61_000, done: 2500, expected: 5000, failed: 3, p99: 12.34 })
     assert.strictEqual(
       Progress.line(progress, 200, true),
-      `${"█".repeat(12)}${"░".repeat(12)} 50 % · 2,500 of 5,000 · 41/s · p99 12.3 ms · 3 failed · 61 s · 61 s left`
+      `${"█".repeat(10)}${"░".repeat(10)} 50 % · 61 s left · 2,500 of 5,000 · 41/s · p99 12.3 ms · 3 failed · 61 s`
     )
     assert.lengthOf(Progress.line(progress, 40, true), 40)
   })

@@ -40,6 +40,8 @@ const mayKnow: Readonly<Record<string, ReadonlyArray<string>>> = {
   health: ["error", "policy", "config", "telemetry", "ResilientPg.ts"],
   // What the others know, told over HTTP.
   http: ["error", "policy", "config", "telemetry", "health", "ResilientPg.ts"],
+  // Programs for operators, on what every other program may use.
+  operations: ["error", "policy", "config", "client", "telemetry", "health", "ResilientPg.ts"],
   "ResilientPg.ts": ["error", "policy", "config", "client", "telemetry"]
 }
 

@@ -36,7 +36,7 @@ export const main = (args: ReadonlyArray<string>): void =>
       Layer.mergeAll(
         NodeContext.layer,
         CliConfig.layer({ showBuiltIns: false }),
-        Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.prettyLogger()))
+        Logger.replace(Logger.defaultLogger, Logger.prettyLogger({ stderr: true }))
       )
     ),
     NodeRuntime.runMain({

@@ -13,7 +13,8 @@ export const bar = (quiet: boolean): { readonly show: (progress: Progress) => vo
   if (quiet) return { show: () => {}, clear: () => {} }
   if (stderr.isTTY) {
     return {
-      show: (progress) => void stderr.write(`${eraseLine}${line(progress, stderr.columns - 1, true)}`),
+      // Some terminals do not know how wide they are, and say 0.
+      show: (progress) => void stderr.write(`${eraseLine}${line(progress, (stderr.columns || 80) - 1, true)}`),
       clear: () => void stderr.write(eraseLine)
     }
   }

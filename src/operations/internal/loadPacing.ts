@@ -68,6 +68,15 @@ export const dueAt = (n: number, rate: number, ramp: number): number => {
   return n < within ? Math.sqrt((2 * ramp * n) / perMilli) : ramp + (n - within) / perMilli
 }
 
+/** How many arrivals are to be expected by `at`: the inverse of `dueAt`. */
+export const dueBy = (at: number, rate: number, ramp: number): number => {
+  const perMilli = rate / 1000
+  return at < ramp ? (perMilli * at * at) / (2 * ramp) : (perMilli * ramp) / 2 + perMilli * (at - ramp)
+}
+
+/** So many that were never begun are counted one by one; more are estimated, to a part in a thousand, by the rate. */
+const counted = 1_000_000
+
 export const open = ({ arrivals, end, operations, ramp, rate, seed, warmUp }: Open): Pace => {
   const random = new PCGRandom(seed)
   // The first of evenly spaced arrivals is due at once.
@@ -84,6 +93,8 @@ export const open = ({ arrivals, end, operations, ramp, rate, seed, warmUp }: Op
   return {
     next: (_, now) => (now >= end ? undefined : take()),
     left: (now) => {
+      const most = dueBy(Math.min(now, end), rate, ramp) - Math.max(position, dueBy(warmUp, rate, ramp))
+      if (most > counted) return Math.min(Math.floor(most), operations - measured)
       let count = 0
       for (let due = take(); due !== undefined && due <= now; due = take()) if (due >= warmUp) count += 1
       return count

@@ -51,21 +51,21 @@ export const of = ({ done, elapsed, end, expected, failed, p99, warmUp }: Known)
   }
 }
 
-const width = 24
+const width = 20
 
-/** `███████░░░`, and what there is to know, on one line of at most `columns`. */
+/** `███████░░░`, and what there is to know, what matters most first, on one line of at most `columns`. */
 export const line = (progress: Progress, columns: number, drawn: boolean): string => {
   const { done, elapsedMs, etaMs, expected, failed, fraction, p99, phase, rate } = progress
   const full = Math.round(fraction * width)
   const words = [
     `${Math.floor(fraction * 100)} %`,
     phase === "measuring" ? undefined : phase,
+    etaMs === undefined ? undefined : `${time(etaMs)} left`,
     `${quantity(done)}${expected === undefined ? "" : ` of ${quantity(expected)}`}`,
     `${quantity(Math.round(rate))}/s`,
     Number.isNaN(p99) ? undefined : `p99 ${milliseconds(p99)}`,
     `${quantity(failed)} failed`,
-    time(elapsedMs),
-    etaMs === undefined ? undefined : `${time(etaMs)} left`
+    time(elapsedMs)
   ].filter((word) => word !== undefined)
   const text = `${drawn ? `${"█".repeat(full)}${"░".repeat(width - full)} ` : ""}${words.join(" · ")}`
   return text.slice(0, Math.max(1, columns))
