@@ -165,12 +165,16 @@ ${[...series]
 <details><summary>${escape(title)} as a table</summary>${table}</details>
 </figure>`
 
+/** The beginning of a table that may be wider or longer than its room, and is then scrolled, by keyboard too. */
+export const scroll = (caption: string): string =>
+  `<div class="scroll" role="region" aria-label="${escape(caption)}" tabindex="0"><table><caption>${escape(caption)}</caption>`
+
 /** A table whose first column names its rows. */
 export const table = (
   caption: string,
   head: ReadonlyArray<string>,
   rows: ReadonlyArray<ReadonlyArray<string>>
-): string => `<div class="scroll"><table><caption>${escape(caption)}</caption>
+): string => `${scroll(caption)}
 <thead><tr>${head.map((cell) => `<th scope="col">${escape(cell)}</th>`).join("")}</tr></thead>
 <tbody>${rows
   .map(

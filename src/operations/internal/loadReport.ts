@@ -2,7 +2,7 @@
 import { compare, figureName } from "./loadCompare.js"
 import { figures } from "./loadFigures.js"
 import { milliseconds, quantity, share, time } from "./loadFormat.js"
-import { escape, table } from "./loadPlot.js"
+import { escape, scroll, table } from "./loadPlot.js"
 import { type Figures, percentiles, type Result } from "./loadResult.js"
 import { comparisonCells, notes, settings } from "./loadText.js"
 
@@ -33,7 +33,7 @@ summary { cursor: pointer; color: var(--quiet); font-size: 13px; margin-top: 6px
 table { border-collapse: collapse; width: 100%; font-size: 13px } caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 th, td { padding: 4px 10px 4px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap } th[scope=row], th:first-child { text-align: left }
 td.words { text-align: left; white-space: normal } th[scope=col] { color: var(--quiet); font-weight: 600 } th[scope=row] { font-weight: 400 }
-@media (max-width: 600px) { .tick { font-size: 17px } .series { stroke-width: 3 } }
+@media (max-width: 600px) { .tick { font-size: 15px } .series { stroke-width: 3 } }
 @media print { :root { --ground: #fff } figure, section { break-inside: avoid } }`
 
 const names = [...(Object.keys(percentiles) as Array<keyof typeof percentiles>), "max"] as const
@@ -64,7 +64,7 @@ const figuresTable = ({ operations, settings, total }: Result): string => {
 const thresholdsTable = ({ thresholds }: Result): string =>
   thresholds.length === 0
     ? ""
-    : `<section><h2>Thresholds</h2><div class="scroll"><table><caption>Thresholds</caption>
+    : `<section><h2>Thresholds</h2>${scroll("Thresholds")}
 <thead><tr><th scope="col">threshold</th><th scope="col">found</th><th scope="col">verdict</th></tr></thead><tbody>${thresholds
         .map(
           ({ found, ok, threshold }) =>
@@ -75,7 +75,7 @@ const thresholdsTable = ({ thresholds }: Result): string =>
 const errorsTable = ({ errors, outcomes, total }: Result): string =>
   errors.length === 0
     ? ""
-    : `<section><h2>Errors</h2><div class="scroll"><table><caption>Errors by operation and tag</caption>
+    : `<section><h2>Errors</h2>${scroll("Errors by operation and tag")}
 <thead><tr><th scope="col">error</th><th scope="col">operation</th><th scope="col">count</th><th scope="col">of all</th><th scope="col">the first of them</th></tr></thead><tbody>${errors
         .map(
           ({ count, message, operation, tag }) =>
