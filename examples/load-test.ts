@@ -44,8 +44,8 @@ const program = Effect.gen(function* () {
     rate: 100,
     arrivals: "poisson",
     duration: "2 seconds",
-    ramp: "1 second",
-    warmUp: "1 second",
+    ramp: "500 millis",
+    warmUp: "500 millis",
     thresholds: ["p99<5s", "errors<0.1%", "buy:p50<2s"],
     label: "the shop"
   })

@@ -5,7 +5,7 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { NodeContext } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { Cause, ConfigProvider, Duration, Effect, Either, Exit, Redacted } from "effect"
+import { Cause, ConfigProvider, type Console, Duration, Effect, Either, Exit, Redacted } from "effect"
 import { LoadTest } from "effect-pg-resilience"
 import { run } from "../../src/operations/cli/app.js"
 import { duration, mixOf } from "../../src/operations/cli/loadArguments.js"
@@ -39,17 +39,25 @@ const start = (url: Redacted.Redacted, ...args: ReadonlyArray<string>) =>
 
 const load = (url: Redacted.Redacted, ...args: ReadonlyArray<string>) => start(url, ...args).ended
 
-/** `load` in this process: what it failed with, and the exit code of that. */
-const refused = (url: Redacted.Redacted, ...args: ReadonlyArray<string>) =>
-  run(["node", "effect-pg-resilience", "load", ...args]).pipe(
-    Effect.withConfigProvider(ConfigProvider.fromMap(new Map([["DATABASE_URL", Redacted.value(url)]]))),
-    Effect.provide(NodeContext.layer),
-    Effect.exit,
-    Effect.map((exit) => {
-      const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
-      return { code: exitCodeOf(cause), message: JSON.stringify(Cause.failures(cause)) + Cause.pretty(cause) }
-    })
-  )
+/** `load` in this process: what it printed, what it failed with, and the exit code of that. */
+const within = (url: Redacted.Redacted, ...args: ReadonlyArray<string>) =>
+  Effect.gen(function* () {
+    const printed = { stdout: "", stderr: "" }
+    const told = (to: keyof typeof printed) => (line: unknown) =>
+      Effect.sync(() => {
+        printed[to] += `${line}\n`
+      })
+    const console: Console.Console = { ...(yield* Effect.console), log: told("stdout"), error: told("stderr") }
+    const exit = yield* run(["node", "effect-pg-resilience", "load", "--quiet", ...args]).pipe(
+      Effect.withConfigProvider(ConfigProvider.fromMap(new Map([["DATABASE_URL", Redacted.value(url)]]))),
+      Effect.provide(NodeContext.layer),
+      Effect.withConsole(console),
+      Effect.exit
+    )
+    const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
+    const code = Exit.isSuccess(exit) ? 0 : exitCodeOf(cause)
+    return { ...printed, code, message: JSON.stringify(Cause.failures(cause)) + Cause.pretty(cause) }
+  })
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "load-test-"))),
@@ -93,17 +101,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("load"
       assert.include(first.stderr, `Connecting to ${place} as ${config.username}\n`)
       assert.include(first.stderr, "5 fibers, 20 operations each; read 1, write 1; seed ")
 
-      const second = yield* load(
-        url,
-        ...size,
-        "--compare",
-        saved,
-        "--html",
-        report,
-        "--threshold",
-        "p99<1us",
-        "--quiet"
-      )
+      const second = yield* within(url, ...size, "--compare", saved, "--html", report, "--threshold", "p99<1us")
       assert.strictEqual(second.code, 1)
       assert.match(second.stdout, /FAILED {2}p99<1us {2}\(.*\)/)
       assert.include(
@@ -111,7 +109,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("load"
         "not the same test: operations of the scenario: read=1,write=1 before, read=70,write=20,transaction=10 now"
       )
       assert.match(second.stdout, /all p99 .* (better|worse)/)
-      assert.match(second.stderr, /1 of 1 thresholds failed: p99<1us \(/)
+      assert.match(second.message, /1 of 1 thresholds failed: p99<1us \(/)
       assert.include(Fs.readFileSync(report, "utf8"), `<h1>Load test of ${place}</h1>`)
 
       for (const { stderr, stdout } of [first, second])
@@ -123,12 +121,12 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("load"
   it.scoped("runs a scenario of one's own, and counts what fails in it by its tag", () =>
     Effect.gen(function* () {
       const { url } = yield* TestPg.database
-      const { code, stderr, stdout } = yield* load(
+      const { code, message, stdout } = yield* within(
         url,
         ...["--scenario", "test/operations/programs/loadScenario.ts", "--rate", "200", "--operations", "40"],
         ...["--arrivals", "poisson", "--seed", "7", "--pool-max", "3"]
       )
-      assert.strictEqual(code, 0, stderr)
+      assert.strictEqual(code, 0, message)
       assert.match(stdout, /× collide: UniqueViolation: /)
       assert.include(
         stdout,
@@ -196,7 +194,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("load"
         ["have no place beside --scenario", "--scenario", empty, "--mix", "read=1"]
       ]
       for (const [said, ...args] of cases) {
-        const { code, message } = yield* refused(url, "--quiet", ...args)
+        const { code, message } = yield* within(url, ...args)
         assert.include(message, said, args.join(" "))
         assert.strictEqual(code, 2, args.join(" "))
       }
@@ -209,7 +207,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("load"
       const { url } = yield* TestPg.database
       const wrong = new URL(Redacted.value(url))
       wrong.password = "hidden"
-      const { code, message } = yield* refused(Redacted.make(wrong.href), "--quiet")
+      const { code, message } = yield* within(Redacted.make(wrong.href))
       assert.strictEqual(code, 3)
       assert.include(message, "AuthenticationError")
       assert.notInclude(message, "hidden")
