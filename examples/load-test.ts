@@ -46,7 +46,7 @@ const program = Effect.gen(function* () {
     duration: "2 seconds",
     ramp: "500 millis",
     warmUp: "500 millis",
-    thresholds: ["p99<5s", "errors<0.1%", "buy:p50<2s"],
+    thresholds: ["p99<200ms", "errors<0.1%", "buy:p50<50ms"],
     label: "the shop"
   })
   yield* Console.log(LoadTest.summary(result))

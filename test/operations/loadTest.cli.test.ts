@@ -19,25 +19,39 @@ interface Ended {
   readonly stderr: string
 }
 
-const running = (env: Record<string, string>, file: string, ...args: ReadonlyArray<string>) => {
-  const { DATABASE_URL: _, ...inherited } = process.env
-  const child = spawn(process.execPath, ["--import", "tsx", Path.join(root, file), ...args], {
-    cwd: root,
-    env: { ...inherited, ...env, NO_COLOR: "1" }
+/** A process of this project, until the scope closes. It ends by itself, or says after a minute and a half what it has written. */
+const running = (env: Record<string, string>, file: string, ...args: ReadonlyArray<string>) =>
+  Effect.gen(function* () {
+    const { DATABASE_URL: _, ...inherited } = process.env
+    const child = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        spawn(process.execPath, ["--import", "tsx", Path.join(root, file), ...args], {
+          cwd: root,
+          env: { ...inherited, ...env, NO_COLOR: "1" }
+        })
+      ),
+      (child) => Effect.sync(() => child.kill("SIGKILL"))
+    )
+    let stdout = ""
+    let stderr = ""
+    child.stdout.on("data", (chunk) => (stdout += chunk))
+    child.stderr.on("data", (chunk) => (stderr += chunk))
+    const closed = new Promise<Ended>((resolve) => child.on("close", (code) => resolve({ code, stdout, stderr })))
+    const ended = Effect.promise(() => closed).pipe(
+      Effect.timeoutFailCause({
+        duration: "90 seconds",
+        onTimeout: () => Cause.die(new Error(`${file} does not end:\n${stdout}${stderr}`))
+      })
+    )
+    return { child, ended }
   })
-  let stdout = ""
-  let stderr = ""
-  child.stdout.on("data", (chunk) => (stdout += chunk))
-  child.stderr.on("data", (chunk) => (stderr += chunk))
-  const ended = new Promise<Ended>((resolve) => child.on("close", (code) => resolve({ code, stdout, stderr })))
-  return { child, ended: Effect.promise(() => ended) }
-}
 
 /** `load` in a process of its own. */
 const start = (url: Redacted.Redacted, ...args: ReadonlyArray<string>) =>
   running({ DATABASE_URL: Redacted.value(url) }, "src/operations/cli/main.ts", "load", ...args)
 
-const load = (url: Redacted.Redacted, ...args: ReadonlyArray<string>) => start(url, ...args).ended
+const load = (url: Redacted.Redacted, ...args: ReadonlyArray<string>) =>
+  Effect.flatMap(start(url, ...args), ({ ended }) => ended)
 
 /** `load` in this process: what it printed, what it failed with, and the exit code of that. */
 const within = (url: Redacted.Redacted, ...args: ReadonlyArray<string>) =>
@@ -140,8 +154,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("load"
   it.scoped("on Ctrl-C tells what it has measured, drops its table and ends with 130", () =>
     Effect.gen(function* () {
       const { url } = yield* TestPg.database
-      const { child, ended } = start(url, "--duration", "1h", "--mix", "write=1", "--rows", "10", "--json")
-      yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
+      const { child, ended } = yield* start(url, "--duration", "1h", "--mix", "write=1", "--rows", "10", "--json")
       const written = Effect.flatMap(tables(url), ([table]) =>
         table === undefined
           ? Effect.succeed(0)
@@ -219,10 +232,11 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("load"
       const { url } = yield* TestPg.database
       const report = Path.join(yield* folder, "report.html")
       const env = { DATABASE_URL: Redacted.value(url), REPORT: report }
-      const { code, stderr, stdout } = yield* running(env, "examples/load-test.ts").ended
-      assert.strictEqual(code, 0, stdout + stderr)
+      const { code, stderr, stdout } = yield* (yield* running(env, "examples/load-test.ts")).ended
+      // Whether the shop is quick enough is this machine's business; that it says so is the example's.
+      assert.strictEqual(code, /^FAILED/m.test(stdout) ? 1 : 0, stdout + stderr)
       assert.match(stdout, /^the shop\n100 a second \(poisson\), 2 s, [^\n]*; look 9, buy 1; seed \d+$/m)
-      assert.match(stdout, /ok +errors<0.1%/)
+      assert.match(stdout, /^(ok|FAILED) +errors<0\.1% /m)
       assert.include(Fs.readFileSync(report, "utf8"), "Load test of the shop")
       assert.deepStrictEqual(yield* tables(url), [])
     })
