@@ -22,6 +22,7 @@ import { health, report } from "./health.js"
 import { mend } from "./internal/completions.js"
 import { path, plain, tidy } from "./internal/help.js"
 import * as style from "./internal/style.js"
+import { load } from "./load.js"
 import { pool } from "./pool.js"
 import { exitCodeOf, explain } from "./shared.js"
 import { watch } from "./watch.js"
@@ -30,7 +31,7 @@ const { version } = JSON.parse(readFileSync(new URL("../../../package.json", imp
 
 const command = Command.make("effect-pg-resilience").pipe(
   Command.withDescription("Operate a PostgreSQL database: look at it, change its schema, load it, back it up"),
-  Command.withSubcommands([doctor, health, report, watch, chaos, pool, backup])
+  Command.withSubcommands([doctor, health, report, watch, chaos, pool, load, backup])
 )
 
 const name = "effect-pg-resilience"
@@ -88,7 +89,7 @@ export const told = (args: ReadonlyArray<string>) =>
 export const layer = Layer.mergeAll(
   NodeContext.layer,
   CliConfig.layer({ showBuiltIns: false }),
-  Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.prettyLogger()))
+  Logger.replace(Logger.defaultLogger, Logger.prettyLogger({ stderr: true }))
 )
 
 export const main = (args: ReadonlyArray<string>): void => {
