@@ -10,12 +10,14 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
+import { migrate } from "./migrate.js"
 import { exitCodeOf, explain } from "./shared.js"
 
 const { version } = JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8"))
 
 const command = Command.make("effect-pg-resilience").pipe(
-  Command.withDescription("Operate a PostgreSQL database: look at it, change its schema, load it, back it up")
+  Command.withDescription("Operate a PostgreSQL database: look at it, change its schema, load it, back it up"),
+  Command.withSubcommands([migrate])
 )
 
 /** `args` as in `process.argv`. Fails with what the command failed with. */
@@ -34,7 +36,7 @@ export const main = (args: ReadonlyArray<string>): void =>
       Layer.mergeAll(
         NodeContext.layer,
         CliConfig.layer({ showBuiltIns: false }),
-        Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.prettyLogger()))
+        Logger.replace(Logger.defaultLogger, Logger.prettyLogger({ stderr: true }))
       )
     ),
     NodeRuntime.runMain({

@@ -124,7 +124,14 @@ export const fromDirectory = (directory: string): Loader<FileSystem.FileSystem |
     }
     return found.sort(([a], [b]) => a - b)
   }).pipe(
-    Effect.mapError((error) =>
-      error._tag === "MigrationError" ? error : failed("failed", `Cannot read the migrations: ${error.message}`)
-    )
+    Effect.mapError((error) => {
+      if (error._tag === "MigrationError") return error
+      const missing = error._tag === "SystemError" && error.reason === "NotFound"
+      return failed(
+        "failed",
+        missing
+          ? `There is no folder with migrations at ${error.pathOrDescriptor}`
+          : `Cannot read the migrations: ${error.message}`
+      )
+    })
   )

@@ -258,8 +258,14 @@ const attempt = (
     }
   }).pipe(Effect.scoped)
 
-const again = (error: Stopped | step.SessionLost): PgError.PgError | undefined =>
-  error._tag === "SessionLost" ? error.cause : isPgError(error) ? error : undefined
+/**
+ * A failure of the connection as such, which a new session may mend. What is sent between the steps may be sent twice, so that
+ * an unknown outcome of it is no more than that.
+ */
+const again = (error: Stopped | step.SessionLost): PgError.PgError | undefined => {
+  const failure = error._tag === "SessionLost" ? error.cause : isPgError(error) ? error : undefined
+  return failure?._tag === "OutcomeUnknownError" ? failure.reason : failure
+}
 
 /** Everything that is to be done, done; or one error that says what is and what is not. */
 export const run = (

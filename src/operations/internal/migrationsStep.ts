@@ -12,6 +12,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type { QueryResult } from "pg"
 import * as PgError from "../../error/PgError.js"
+import * as Operation from "../../policy/Operation.js"
 import { type InvalidIndex, SessionNotKept, title } from "./migrationsErrors.js"
 import { blamed, invalidIndexes } from "./migrationsIndexes.js"
 import { type Definition, messageOf, squashed } from "./migrationsLoad.js"
@@ -139,8 +140,14 @@ const unlessDone = ({ session: { ask }, tables }: Run, { direction, id }: Step) 
     applied === (direction === "up") ? Effect.fail(new Elsewhere()) : Effect.void
   )
 
+/**
+ * Under one name, without a deadline. What a lost answer means is told by the rows and marks that are found afterwards, and not
+ * by the error of the statement whose answer it was: to it all is as if it might be repeated, and nothing is.
+ */
 const bodyOf = (definition: Definition, { direction }: Step) =>
-  direction === "up" ? definition.up : (definition.down ?? Effect.void)
+  (direction === "up" ? definition.up : (definition.down ?? Effect.void)).pipe(
+    Operation.named("migration", { idempotent: true, timeout: "infinity" })
+  )
 
 /** In a transaction, again and again while others are in the way. True: done; false: somebody else had done it. */
 export const inTransaction = (
