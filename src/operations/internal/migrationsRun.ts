@@ -202,6 +202,15 @@ const one = (run: step.Run, memory: Memory, current: model.Step, known: model.Kn
         `Migration ${title} ${current.direction === "up" ? "applied" : "undone"} (${Duration.format(duration)})`
       )
     }),
+    Effect.onInterrupt(() =>
+      Effect.logWarning(
+        `Migration ${title} was interrupted: ${
+          definition.transaction
+            ? "it is rolled back, unless it was being committed in that moment"
+            : "what it did is in the database, and the next run asks what became of it"
+        }`
+      )
+    ),
     Effect.withSpan("Migrations.step", {
       attributes: {
         "migration.id": current.id,
