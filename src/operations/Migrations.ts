@@ -168,7 +168,7 @@ export const to = <R = never>(options: Options<R>, id: number): Effect.Effect<Re
 export const layer = <R = never>(options: Options<R>): Layer.Layer<never, Stopped, PgClient.PgClient | R> =>
   Layer.effectDiscard(up(options))
 
-/** One entry for each migration that files or database know, by id. Changes nothing, and waits for nobody. */
+/** One entry for each migration that files or database know, by id. Changes nothing, and does not wait for a run that is under way. */
 export const status = <R = never>(
   options: Options<R>
 ): Effect.Effect<ReadonlyArray<Entry>, Stopped, PgClient.PgClient | R> => within(options, internalRun.status)

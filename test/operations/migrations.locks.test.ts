@@ -92,7 +92,8 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Migra
       const error = yield* Effect.flip(on(Migrations.up({ loader, waitForLock: 0 })))
       assert(error instanceof Migrations.MigrationsLocked)
       assert.include(error.holder, `process ${holder.pid}, "${client.applicationName}"`)
-      // Whoever only looks waits for nobody.
+      // Whoever has nothing to do, or only looks, waits for nobody.
+      assert.deepStrictEqual((yield* on(Migrations.up({ loader: record({}), waitForLock: 0 }))).done, [])
       assert.lengthOf(yield* on(Migrations.status({ loader })), 2)
 
       const waiting = yield* Effect.fork(on(Migrations.up({ loader })))

@@ -163,6 +163,23 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Migra
     })
   )
 
+  it.scoped("may leave another search_path behind, as dumps do", () =>
+    Effect.gen(function* () {
+      const { on, url } = yield* fresh()
+      const dump = sql(
+        "SELECT pg_catalog.set_config('search_path', '', false)",
+        "INSERT INTO public.trace VALUES ('one')"
+      )
+      const transaction = false
+      const options = {
+        loader: record({ "1_dump": dump, "2_dump": Migrations.define(dump, { down: dump, transaction }) })
+      }
+      assert.lengthOf((yield* on(Migrations.up(options))).done, 2)
+      assert.lengthOf((yield* on(Migrations.rollback(options, 1))).done, 1)
+      assert.lengthOf(yield* traces(url), 3)
+    })
+  )
+
   it.scoped("that end the transaction they are given are found out, and not run again by themselves", () =>
     Effect.gen(function* () {
       const { on, url } = yield* fresh()

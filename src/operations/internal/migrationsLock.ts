@@ -61,16 +61,18 @@ export const take = (ask: Ask, key: string, limit: number) => {
   const locked = Effect.flatMap(holderOf(ask, key), (holder) =>
     Effect.fail(new MigrationsLocked({ holder, waited: Duration.format(Duration.millis(limit)) }))
   )
-  const taken = Effect.catchIf(
-    attempt,
-    (error) => error === "taken",
-    () => Effect.zipRight(waiting, Effect.retry(attempt, { schedule: asking, while: (error) => error === "taken" }))
-  )
-  return taken.pipe(
+  const waited = Effect.retry(attempt, { schedule: asking, while: (error) => error === "taken" }).pipe(
     Effect.interruptible,
     Effect.timeoutOption(limit),
-    Effect.flatMap(Option.match({ onNone: () => locked, onSome: () => Effect.void })),
-    Effect.catchAll((error) => (error === "taken" ? locked : Effect.fail(error)))
+    Effect.map(Option.isSome)
+  )
+  return Effect.catchAll(attempt, (error) =>
+    error !== "taken"
+      ? Effect.fail(error)
+      : Effect.zipRight(waiting, waited).pipe(
+          Effect.catchAll((error) => (error === "taken" ? Effect.succeed(false) : Effect.fail(error))),
+          Effect.flatMap((taken) => (taken ? Effect.void : locked))
+        )
   )
 }
 
@@ -81,16 +83,14 @@ const notKept = new SessionNotKept({
 })
 
 /**
- * Fails where sessions are shared. `told`: the process that the server named when the connection was made, which a pooler makes
- * up; so without one nothing more is asked. Behind one, sessions are shared if the process that answers on this connection
- * answers on another, too, or is another one the next time: PgBouncer hands out the session used last, or the next one with
- * `server_round_robin`.
+ * Fails where sessions are shared: the server process that answers on this connection answers on another, too, or is another one
+ * the next time. PgBouncer in transaction mode hands out the session used last, or the next one with `server_round_robin`.
+ * `other`: on the program's own pool, which has a connection open.
  */
-export const sessionKept = (ask: Ask, told: number, other: Ask) =>
+export const sessionKept = (ask: Ask, other: Ask) =>
   Effect.gen(function* () {
     const pid = (ask: Ask) => Effect.map(ask<{ pid: number }>("SELECT pg_backend_pid() AS pid"), ([row]) => row!.pid)
     const mine = yield* pid(ask)
-    if (mine === told) return
     const others = yield* Effect.zip(pid(other), pid(other))
     if (others.includes(mine) || (yield* pid(ask)) !== mine) return yield* Effect.fail(notKept)
   })

@@ -233,8 +233,8 @@ const attempt = (
     const key = lock.keyOf(config.table)
     const opened = yield* session.locked(client, { ...config, key })
     const { ask } = opened
-    yield* tables.ensure(ask, config.tables)
-    const recorded = (yield* tables.read(ask, config.tables)).map((row) => memory.resumed(row))
+    const both = yield* tables.ensure(ask, config.tables)
+    const recorded = (yield* tables.read(ask, both)).map((row) => memory.resumed(row))
     memory.settle(recorded)
     const fresh = yield* due(config, model.entries(known, recorded), target, ask)
     memory.steps ??= fresh
@@ -243,12 +243,12 @@ const attempt = (
     for (const migration of model.toAdopt(known, recorded)) {
       const [id, name] = migration
       const checksum = migration[model.SourceId]?.checksum
-      yield* tables.writeChecksum(ask, config.tables, { id, name, checksum, run: memory.id, adopted: true })
+      yield* tables.writeChecksum(ask, both, { id, name, checksum, run: memory.id, adopted: true })
       memory.adopted.push({ id, name })
     }
     const run: step.Run = {
       session: opened,
-      tables: config.tables,
+      tables: both,
       key,
       run: memory.id,
       lockTimeout: config.lockTimeout,

@@ -10,7 +10,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { Held } from "../../client/internal/held.js"
 import * as PgError from "../../error/PgError.js"
 import * as ResilientPg from "../../ResilientPg.js"
 import * as lock from "./migrationsLock.js"
@@ -97,8 +96,7 @@ export const locked = (program: PgClient.PgClient, { idleTimeout, key, waitForLo
       () => Effect.void
     )
     const other = askBy((sql, params) => program.unsafe(sql, params).withoutTransform)
-    const told = session.connection instanceof Held ? session.connection.lease.session.processId : 0
-    yield* lock.sessionKept(session.ask, told, other)
+    yield* lock.sessionKept(session.ask, other)
     yield* lock.take(session.ask, key, waitForLock)
     yield* lock.stillHeld(session.ask, key)
     return session

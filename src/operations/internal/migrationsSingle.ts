@@ -12,6 +12,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as PgError from "../../error/PgError.js"
+import * as ReadOnly from "../../policy/ReadOnly.js"
 import type { Session } from "./migrationsSession.js"
 import { unhurried } from "./migrationsSql.js"
 
@@ -114,6 +115,7 @@ export const hurried = (connection: Connection, { lockTimeout, retry }: Hurry, c
       const patient = unhurried(sql)
       const sent = Effect.suspend(() => {
         course.statements.push(sql)
+        if (ReadOnly.inspect(sql).readOnly) return run
         course.effects++
         return Effect.tapError(run, (error) =>
           Effect.sync(() => {

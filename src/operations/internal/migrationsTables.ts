@@ -60,8 +60,19 @@ const definitions = ({ migrations, notes }: Tables) => [
 /** SQLSTATEs of somebody else who creates the same table in this moment, whatever IF NOT EXISTS says. */
 const sameMoment = new Set(["23505", "42P07", "42710"])
 
-/** Creates what is not there. A migrator of another kind may be doing the same. */
-export const ensure = (ask: Ask, tables: Tables): Effect.Effect<void, PgError.PgError> =>
+/** With their schemas: a migration may leave another search_path behind. */
+const qualified = (ask: Ask, { migrations, notes }: Tables): Effect.Effect<Tables, PgError.PgError> =>
+  Effect.map(
+    ask<{ name: string }>(
+      `SELECT format('%I.%I', n.nspname, c.relname) AS name FROM unnest($1::text[]) WITH ORDINALITY AS given (name, place)
+  JOIN pg_class c ON c.oid = to_regclass(given.name) JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY place`,
+      [[migrations, notes]]
+    ),
+    ([first, second]) => ({ migrations: first!.name, notes: second!.name })
+  )
+
+/** Creates what is not there, and tells where both are. A migrator of another kind may be doing the same. */
+export const ensure = (ask: Ask, tables: Tables): Effect.Effect<Tables, PgError.PgError> =>
   Effect.flatMap(existing(ask, tables), ({ migrations, notes }) =>
     migrations && notes
       ? Effect.void
@@ -74,7 +85,7 @@ export const ensure = (ask: Ask, tables: Tables): Effect.Effect<void, PgError.Pg
             }),
           { discard: true }
         )
-  )
+  ).pipe(Effect.zipRight(qualified(ask, tables)))
 
 interface Row {
   readonly id: number
