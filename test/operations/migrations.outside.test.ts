@@ -3,6 +3,7 @@ import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Ref, Schedule } from "effect"
 import { Migrations } from "effect-pg-resilience"
+import { hold } from "../client/support.js"
 import * as TestPg from "../support/TestPg.js"
 import { applied, fresh, once, record, sql, step, titles, traced, traces } from "./migrationsSupport.js"
 
@@ -87,6 +88,21 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Migra
       assert.strictEqual(error.state, "rolledBack")
       assert.lengthOf((yield* on(Migrations.up({ loader: record({ "1_one": step("one", false) }) }))).done, 1)
       assert.deepStrictEqual(yield* traces(url), ["one a", "one b"])
+    })
+  )
+
+  it.scoped("are not tried again where a procedure has committed a part before it met a lock", () =>
+    Effect.gen(function* () {
+      const { client, control, on, url } = yield* fresh()
+      yield* control("CREATE TABLE busy ()")
+      const { connection } = yield* hold(client.sql)
+      yield* connection.execute("BEGIN; LOCK TABLE busy", [], undefined)
+      const body = "DO $$ BEGIN INSERT INTO trace VALUES ('one'); COMMIT; LOCK TABLE busy; END $$"
+      const options = { loader: record({ "1_one": outside(body) }), lockTimeout: 10, retry: Schedule.recurs(5) }
+      const error = yield* Effect.flip(on(Migrations.up(options)))
+      assert(error instanceof Migrations.MigrationFailed)
+      assert.strictEqual(error.state, "halfDone")
+      assert.deepStrictEqual(yield* traces(url), ["one"])
     })
   )
 

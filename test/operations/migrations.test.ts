@@ -3,7 +3,7 @@ import { NodeContext } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
 import { PgMigrator } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Array as Arr, Effect, Exit, String } from "effect"
+import { Array as Arr, Effect, Exit, Layer, String } from "effect"
 import { Migrations } from "effect-pg-resilience"
 import * as TestPg from "../support/TestPg.js"
 import { applied, clientWith, fresh, once, record, sql, step, titles, traced, traces } from "./migrationsSupport.js"
@@ -37,6 +37,8 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Migra
       ])
       // More than there are is all there are.
       assert.lengthOf((yield* on(Migrations.rollback({ loader }, 99))).done, 3)
+      yield* on(Layer.build(Migrations.layer({ loader })))
+      assert.lengthOf(yield* applied(url), 3)
     })
   )
 

@@ -83,8 +83,8 @@ export class MigrationUnfinished extends Data.TaggedError("MigrationUnfinished")
 }> {
   override get message() {
     return (
-      `Migration ${title(this)} (${this.direction}) was begun at ${this.since.toISOString()} and did not end: it runs outside a ` +
-      `transaction, so a part of it may be in the database. Nothing else was done. ${indexes(this.invalidIndexes)}` +
+      `Migration ${title(this)} (${this.direction}) was begun at ${this.since.toISOString()} and did not end, so that a part of it ` +
+      `may be in the database. Nothing else was done. ${indexes(this.invalidIndexes)}` +
       `Look, put it right, and ${resolving(this, this.direction)}`
     )
   }

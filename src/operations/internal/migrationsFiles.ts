@@ -3,11 +3,11 @@ import { createHash } from "node:crypto"
 import { pathToFileURL } from "node:url"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
-import { type Loader, MigrationError } from "@effect/sql/Migrator"
+import type { Loader } from "@effect/sql/Migrator"
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import { messageOf } from "./migrationsLoad.js"
+import { failed, messageOf } from "./migrationsLoad.js"
 import { type Known, SourceId } from "./migrationsModel.js"
 import { parse, type Script } from "./migrationsSql.js"
 
@@ -26,9 +26,6 @@ export const checksum = (text: string, ending: string): string => {
   const plain = text.replace(/^\uFEFF/, "").replace(/\r\n/g, "\n")
   return `${ending.replace(/^m/, "")}:${createHash("sha256").update(plain).digest("hex")}`
 }
-
-const failed = (reason: MigrationError["reason"], message: string) =>
-  new MigrationError({ reason, message } as ConstructorParameters<typeof MigrationError>[0])
 
 /** A statement of a file failed. */
 export class StatementFailed extends Data.TaggedError("StatementFailed")<{

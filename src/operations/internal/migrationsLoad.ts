@@ -15,7 +15,8 @@ export interface Definition {
   readonly transaction: boolean
 }
 
-const failed = (reason: Migrator.MigrationError["reason"], message: string) =>
+/** The loaders' error, whose constructor asks for what it gives by itself. */
+export const failed = (reason: Migrator.MigrationError["reason"], message: string): Migrator.MigrationError =>
   new Migrator.MigrationError({ reason, message } as ConstructorParameters<typeof Migrator.MigrationError>[0])
 
 /** All migrations of a loader, by id. */

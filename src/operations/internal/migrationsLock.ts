@@ -26,20 +26,27 @@ export const asking = Schedule.exponential("50 millis", 1.5).pipe(
   Schedule.jittered
 )
 
+/** Of another role's session the server shows little. */
 interface Holder {
   readonly pid: number
-  readonly name: string
+  readonly name: string | null
   readonly address: string | null
-  readonly since: Date
+  readonly since: Date | null
 }
+
+const described = ({ address, name, pid, since }: Holder) =>
+  [
+    `process ${pid}`,
+    ...(name === null ? [] : [`"${name}"`]),
+    ...(address === null ? [] : [`from ${address}`]),
+    ...(since === null ? [] : [`connected since ${since.toISOString()}`])
+  ].join(", ")
 
 const holderOf = (ask: Ask, key: string) =>
   Effect.map(
     ask<Holder>(`SELECT a.pid, a.application_name AS name, host(a.client_addr) AS address, a.backend_start AS since
   FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.granted AND ${isLock(key)}`),
-    ([holder]) =>
-      holder &&
-      `process ${holder.pid}, "${holder.name}"${holder.address === null ? "" : ` at ${holder.address}`}, connected since ${holder.since.toISOString()}`
+    ([holder]) => holder && described(holder)
   )
 
 const held = (ask: Ask, key: string) =>

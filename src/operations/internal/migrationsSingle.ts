@@ -73,12 +73,19 @@ export const isContended = (error: unknown): boolean => contended.has(seenAs(err
 export const seenAs = (error: unknown): PgError.PgError =>
   viewOf(error) ?? PgError.fromSqlError(new SqlError({ cause: error }))
 
-/** Again, as the schedule says, while others are in the way. */
-export const retried = <A, E, R>(self: Effect.Effect<A, E, R>, schedule: Hurry["retry"]): Effect.Effect<A, E, R> =>
+/** Again, as the schedule says, while others are in the way; unless some of it may be there already. */
+export const retried = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  schedule: Hurry["retry"],
+  nothingLeft: (error: E) => boolean = () => true
+): Effect.Effect<A, E, R> =>
   Effect.retry(self, {
     schedule: Schedule.mapInput(schedule, (error: E) => seenAs(error)),
-    while: isContended
+    while: (error) => isContended(error) && nothingLeft(error)
   }) as Effect.Effect<A, E, R>
+
+/** The server has refused it, and that is all: CALL and DO may have committed something on their way. */
+const isWhole = (error: unknown): boolean => viewOf(error)?.outcome === "NotApplied"
 
 export interface Hurry {
   /** Milliseconds; `Infinity` for none. */
@@ -119,14 +126,13 @@ export const hurried = (connection: Connection, { lockTimeout, retry }: Hurry, c
         course.effects++
         return Effect.tapError(run, (error) =>
           Effect.sync(() => {
-            // An answer that says no, and the server's word that nothing is left of it.
-            if (!patient && viewOf(error)?.outcome === "NotApplied") course.effects--
+            if (!patient && isWhole(error)) course.effects--
           })
         )
       })
       const tried = Effect.zipRight(within(patient ? 0 : serverMillis(lockTimeout)) as Effect.Effect<void, any>, sent)
       if (patient || Option.isSome(transaction)) return tried
-      return retried(tried, retry)
+      return retried(tried, retry, isWhole)
     })
   )
 }

@@ -1,22 +1,26 @@
-/** Migrates `DATABASE_URL`; each of its two migrations stops half-way until it gets an advisory lock of its own number. */
-import { NodeRuntime } from "@effect/platform-node"
-import { Config, Effect, Layer } from "effect"
-import { Migrations, ResilientPg } from "../../../src/index.js"
-import { record, sql } from "../migrationsSupport.js"
+/** Migrates `MIGRATING_URL`; each of its two migrations stops half-way until it gets an advisory lock of its own number. */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Migrator from "@effect/sql/Migrator"
+import * as SqlClient from "@effect/sql/SqlClient"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import * as Migrations from "../../../src/operations/Migrations.js"
+import * as ResilientPg from "../../../src/ResilientPg.js"
 
-const gated = (name: string, gate: number) =>
-  sql(
-    `INSERT INTO trace VALUES ('${name} a')`,
-    `SELECT pg_advisory_xact_lock(${gate})`,
-    `INSERT INTO trace VALUES ('${name} b')`
-  )
+const gated = (name: string, gate: number): Effect.Effect<void, unknown, SqlClient.SqlClient> =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    yield* sql`INSERT INTO trace VALUES (${`${name} a`})`
+    yield* sql`SELECT pg_advisory_xact_lock(${gate})`
+    yield* sql`INSERT INTO trace VALUES (${`${name} b`})`
+  })
 
-export const loader = record({
+export const loader = Migrator.fromRecord({
   "1_one": gated("one", 1),
   "2_two": Migrations.define(gated("two", 2), { transaction: false })
 })
 
-if (process.env.DATABASE_URL !== undefined) {
-  const client = Layer.unwrapEffect(Effect.map(Config.redacted("DATABASE_URL"), (url) => ResilientPg.layer({ url })))
-  NodeRuntime.runMain(Effect.provide(Migrations.up({ loader }), client))
+const url = process.env.MIGRATING_URL
+if (url !== undefined) {
+  NodeRuntime.runMain(Effect.provide(Migrations.up({ loader }), ResilientPg.layer({ url: Redacted.make(url) })))
 }
