@@ -4,11 +4,11 @@ import * as Path from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Either, Fiber, Redacted, Schedule } from "effect"
 import { Migrations } from "effect-pg-resilience"
-import { FaultProxy } from "effect-pg-resilience/testing"
+import { EmbeddedPostgres, FaultProxy } from "effect-pg-resilience/testing"
 import { advisoryLock } from "../client/support.js"
 import { root } from "../support/root.js"
 import * as TestPg from "../support/TestPg.js"
-import { applied, clientWith, fresh, once, record, step, traces } from "./migrationsSupport.js"
+import { applied, clientWith, fresh, once, record, step, traced, traces } from "./migrationsSupport.js"
 import { loader as gated } from "./programs/migrating.js"
 
 const loader = record({ "1_one": step("one"), "2_two": step("two", false) })
@@ -69,7 +69,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Migra
               return happened
             })
           // What the server has done is the same before a statement as after the one before it: only who goes on knows more.
-          const [when, stride] = retry === "the next run" ? (["after", 1] as const) : (["before", 3] as const)
+          const [when, stride] = retry === "the next run" ? (["after", 1] as const) : (["before", 5] as const)
           let n = 1
           while (yield* round(n, when)) n += stride
           assert.isAbove(n, fewest)
@@ -78,6 +78,24 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Migra
         })
     )
   }
+
+  it.scoped("by a crash of the server go on when it is back", () =>
+    Effect.gen(function* () {
+      const { on, url } = yield* fresh()
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      let runs = 0
+      const crashing = Effect.gen(function* () {
+        yield* traced("one a")
+        if (++runs === 1) yield* Effect.zipRight(server.crash, server.start)
+        yield* traced("one b")
+      })
+      const retry = Schedule.intersect(Schedule.recurs(100), Schedule.spaced("50 millis"))
+      yield* on(Migrations.up({ loader: record({ "1_one": crashing, "2_two": step("two", false) }), retry }))
+      assert.strictEqual(runs, 2)
+      assert.deepStrictEqual(yield* traces(url), ["one", "two"].flatMap(both))
+      assert.deepStrictEqual(yield* applied(url), ["1_one", "2_two"])
+    })
+  )
 
   /** The session that waits at a gate. */
   const atGate = (url: Redacted.Redacted, gate: number) =>

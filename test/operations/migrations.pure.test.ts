@@ -33,9 +33,12 @@ describe("a file of SQL", () => {
   })
 
   it("may end a transaction only where it has none", () => {
-    for (const command of ["BEGIN", "COMMIT", "ROLLBACK", "END", "START TRANSACTION", "SAVEPOINT a"]) {
+    for (const command of ["BEGIN", "COMMIT", "ROLLBACK", "END", "START TRANSACTION", "PREPARE TRANSACTION 'a'"]) {
       assert.isDefined(parse(`SELECT 1;\n${command};`).problem, command)
       assert.isUndefined(parse(`-- transaction: false\n${command};`).problem, command)
+    }
+    for (const command of ["SAVEPOINT a", "ROLLBACK TO a", "rollback work to savepoint a", "RELEASE a"]) {
+      assert.isUndefined(parse(`${command};`).problem, command)
     }
     assert.isUndefined(parse("CREATE FUNCTION f() RETURNS void AS $$BEGIN END$$ LANGUAGE plpgsql").problem)
   })

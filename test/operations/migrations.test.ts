@@ -182,24 +182,20 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Migra
     })
   )
 
-  it.scoped("that end the transaction they are given are found out, and not run again by themselves", () =>
+  it.scoped("cannot end the transaction that they are given, and may have savepoints of their own", () =>
     Effect.gen(function* () {
       const { on, url } = yield* fresh()
-      for (const [id, then] of [
-        ["1_ends", Effect.void],
-        ["2_ends", sql("SELECT nothing")]
-      ] as const) {
-        const own = Effect.zipRight(Effect.zipRight(traced(id), sql("COMMIT")), then)
-        const options = { loader: record({ "1_ends": traced("never"), [id]: own }) }
-        const error = yield* Effect.flip(on(Migrations.up(options)))
+      for (const text of ["COMMIT", "ROLLBACK", "SELECT 1; COMMIT", "begin", "PREPARE TRANSACTION 'x'"]) {
+        const body = Effect.zipRight(Effect.zipRight(traced("never"), sql(text)), traced("never"))
+        const error = yield* Effect.flip(on(Migrations.up({ loader: record({ "1_ends": body }) })))
         assert(error instanceof Migrations.MigrationFailed)
-        assert.strictEqual(error.state, "halfDone")
-        assert.match(error.message, /ended the transaction/)
-        assert.strictEqual((yield* Effect.flip(on(Migrations.up(options))))._tag, "MigrationUnfinished")
-        yield* on(Migrations.resolve(options, Number(id[0]), "applied"))
-        assert.deepStrictEqual((yield* on(Migrations.up(options))).done, [])
+        assert.strictEqual(error.state, "rolledBack")
+        assert.match(error.message, /begins or ends a transaction/)
       }
-      assert.deepStrictEqual(yield* traces(url), ["1_ends", "2_ends"])
+      assert.deepStrictEqual(yield* traces(url), [])
+      const savepoints = ["SAVEPOINT a", "INSERT INTO trace VALUES ('undone')", "ROLLBACK TO SAVEPOINT a", "RELEASE a"]
+      yield* on(Migrations.up({ loader: record({ "1_own": Effect.zipRight(sql(...savepoints), traced("kept")) }) }))
+      assert.deepStrictEqual(yield* traces(url), ["kept"])
     })
   )
 

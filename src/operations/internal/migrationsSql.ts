@@ -56,6 +56,15 @@ const split = (
   return { statements, unclear: undefined }
 }
 
+const savepoints = new Set(["savepoint", "release"])
+const rollbackTo = /^\s*rollback\s+((work|transaction)\s+)?to\s/i
+
+/** Whether a text begins or ends a transaction. Savepoints do neither. */
+export const endsTransaction = (sql: string): boolean => {
+  const { command, transactionControl } = ReadOnly.inspect(sql)
+  return transactionControl && !savepoints.has(command) && !(command === "rollback" && rollbackTo.test(sql))
+}
+
 export const parse = (text: string): Script => {
   const { statements, unclear } = split(text)
   const head = text.slice(0, new Lexer(text).next().start)
@@ -66,7 +75,7 @@ export const parse = (text: string): Script => {
     if (said !== undefined && said !== "true" && said !== "false") {
       return `"-- transaction: ${said}" is neither true nor false`
     }
-    const control = transaction ? statements.find(({ sql }) => ReadOnly.inspect(sql).transactionControl) : undefined
+    const control = transaction ? statements.find(({ sql }) => endsTransaction(sql)) : undefined
     if (control === undefined) return undefined
     const words = control.sql.split(/\s+/, 2).join(" ")
     return (

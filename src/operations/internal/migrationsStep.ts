@@ -4,11 +4,12 @@
  * In a transaction: what it does and the row that says so are stored together, or neither is. Outside one: a mark is committed
  * before, and the row after; whoever finds the mark knows that nobody knows.
  */
+import * as Statement from "@effect/sql/Statement"
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
 import * as Option from "effect/Option"
 import type { QueryResult } from "pg"
 import * as PgError from "../../error/PgError.js"
@@ -20,6 +21,7 @@ import * as lock from "./migrationsLock.js"
 import type { Step } from "./migrationsModel.js"
 import { onConnection, type Session } from "./migrationsSession.js"
 import * as single from "./migrationsSingle.js"
+import { endsTransaction } from "./migrationsSql.js"
 import * as tables from "./migrationsTables.js"
 
 /** What all steps of a run have in common. */
@@ -120,10 +122,6 @@ const notCommitted = failed(
   "a statement in it failed, and it went on, so that the server rolled it back: let that failure end it, or give the statement a nested transaction"
 )
 
-/** The transaction's own number, which it has once it has written, and which shows that it is still the same. */
-const transactionId = (ask: tables.Ask) =>
-  Effect.map(ask<{ id: string }>("SELECT txid_current()::text AS id"), ([row]) => row!.id)
-
 const isApplied = (ask: tables.Ask, { migrations }: tables.Tables, id: number) =>
   Effect.map(
     ask<{ there: boolean }>(`SELECT EXISTS (SELECT FROM ${migrations} WHERE migration_id = $1) AS there`, [id]),
@@ -149,6 +147,21 @@ const bodyOf = (definition: Definition, { direction }: Step) =>
     Operation.named("migration", { idempotent: true, timeout: "infinity" })
   )
 
+/** A statement that would begin or end a transaction, in a migration that has one already. */
+class TransactionControl extends Data.TaggedError("TransactionControl")<{}> {
+  override readonly message =
+    "it begins or ends a transaction, and a migration is one already: leave that out, or export `transaction = false`"
+}
+
+/** Keeps the migration from ending the transaction, after which a part of it would be stored without the row that says so. */
+const withinTransaction = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(FiberRef.get(Statement.currentTransformer), (around) =>
+    Statement.withTransformer(self, (statement, sql, refs, span) => {
+      if (endsTransaction(statement.compile()[0])) return Effect.die(new TransactionControl())
+      return Option.isNone(around) ? Effect.succeed(statement) : around.value(statement, sql, refs, span)
+    })
+  )
+
 /** In a transaction, again and again while others are in the way. True: done; false: somebody else had done it. */
 export const inTransaction = (
   run: Run,
@@ -157,23 +170,8 @@ export const inTransaction = (
   checksum: string | undefined
 ): Effect.Effect<boolean, Ended> => {
   const { session } = run
-  const { ask } = session
-  const work = Effect.gen(function* () {
-    yield* unlessDone(run, step)
-    const before = yield* transactionId(ask)
-    const done = yield* Effect.either(
-      judged(onConnection(session.services, session.connection)(bodyOf(definition, step)))
-    )
-    // One that was aborted can not be asked, and is the same.
-    const same = yield* Effect.orElseSucceed(
-      Effect.map(transactionId(ask), (id) => id === before),
-      () => true
-    )
-    if (!same) return Option.some(done)
-    yield* done
-    yield* record(run, step, checksum)
-    return Option.none()
-  })
+  const body = judged(onConnection(session.services, session.connection)(withinTransaction(bodyOf(definition, step))))
+  const work = unlessDone(run, step).pipe(Effect.zipRight(body), Effect.zipRight(record(run, step, checksum)))
   const attempt = Effect.mapError(transaction(run, work), (error) => (error instanceof Found ? error.error : error))
   const told = Effect.tapError(attempt, (error) =>
     single.isContended(error)
@@ -181,24 +179,9 @@ export const inTransaction = (
       : Effect.void
   )
   return single.retried(told, run.retry).pipe(
-    Effect.flatMap((own) => (Option.isSome(own) ? ownCommit(run, step, own.value) : Effect.succeed(true))),
+    Effect.as(true),
     Effect.mapError((error) => (isEnded(error) ? error : failed("rolledBack", error))),
     Effect.catchTag("Elsewhere", () => Effect.succeed(false))
-  )
-}
-
-/** It ended the transaction that it was given, so that a part of it is stored without the row: marked, and said. */
-const ownCommit = (run: Run, step: Step, done: Either.Either<unknown, Found>) => {
-  const then = Either.isLeft(done) ? `, and then failed: ${messageOf(done.left.error)}` : ""
-  return Effect.zipRight(
-    transaction(run, tables.writeMark(run.session.ask, run.tables, { ...step, run: run.run })),
-    Effect.fail(
-      failed(
-        "halfDone",
-        Either.isLeft(done) ? done.left.error : undefined,
-        `it ended the transaction that it was given, which is not its to end${then}`
-      )
-    )
   )
 }
 
