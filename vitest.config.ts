@@ -22,10 +22,18 @@ const self = Object.entries(manifest.exports).flatMap(([path, target]) =>
       ]
 )
 
+/** Files that need no server and leave nothing behind: they share processes, as loading the modules takes longer than they do. */
+const pure = ["test/{policy,config,error,health}/**/*.test.ts"]
+const live = ["test/**/*.live.test.ts"]
+
 export default defineConfig({
   resolve: { alias: self },
   test: {
-    include: ["test/**/*.test.ts"],
+    projects: [
+      { extends: true, test: { name: "pure", include: pure, exclude: live, isolate: false } },
+      { extends: true, test: { name: "server", include: ["test/**/*.test.ts"], exclude: pure } },
+      { extends: true, test: { name: "live", include: live } }
+    ],
     // Each file starts at most two PostgreSQL servers, and mostly waits for them: three files at a time suit two cores.
     maxWorkers: 3,
     minWorkers: 1,

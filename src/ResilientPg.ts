@@ -35,6 +35,7 @@ import * as Stream from "effect/Stream"
 import { PCGRandom } from "effect/Utils"
 import type { QueryResult } from "pg"
 import { Pooled, statementSpans } from "./client/Connection.js"
+import { Grip } from "./client/internal/beginning.js"
 import * as cancel from "./client/internal/cancel.js"
 import * as connector from "./client/internal/connect.js"
 import { currentLevel, Held } from "./client/internal/held.js"
@@ -257,7 +258,7 @@ export const make = (
       onConnect &&
         ((session) => {
           const lease = { session, released: false, span: undefined, release: () => {} }
-          return onConnect(new Held(stages, lease, noVerdicts, { readOnly: false, span: undefined }))
+          return onConnect(new Held(stages, new Grip(lease, noVerdicts), { readOnly: false, span: undefined }))
         }),
       record.settingsRefused,
       config.preparedStatements === false

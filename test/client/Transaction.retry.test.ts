@@ -147,14 +147,16 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Trans
     })
   )
 
-  it.scoped("withTransaction repeats getting a connection and BEGIN, never the body", () =>
+  it.scoped("withTransaction repeats getting a connection and BEGIN with what came with it, never the body", () =>
     Effect.gen(function* () {
       const { insert, kept, proxy, sql } = yield* keepingThroughProxy()
       yield* proxy.cut({ on: FaultProxy.query(/^BEGIN/), when: "after" })
-      const { body, runs } = yield* counted(insert)
+      const { body, runs } = yield* counted((attempt) =>
+        Effect.zipRight(insert(attempt), sql`UPDATE kept SET value = value + 1`)
+      )
       yield* sql.withTransaction(body)
       assert.strictEqual(yield* runs, 1)
-      yield* proxy.cut({ on: FaultProxy.query(/^INSERT/), when: "after" })
+      yield* proxy.cut({ on: FaultProxy.query(/^UPDATE/), when: "after" })
       const error = yield* failure(sql.withTransaction(body))
       assert.strictEqual(error._tag, "ConnectionError")
       assert.strictEqual(error.outcome, "NotApplied")

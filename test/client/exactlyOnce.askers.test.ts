@@ -7,7 +7,7 @@ import { random, seed } from "../chaos/seeds.js"
 import * as TestPg from "../support/TestPg.js"
 import { beginAgain, claim, commit, insertion, ledgered } from "./exactly.js"
 
-const transactions = 250
+const transactions = 150
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })(
   "Transactions and who asks for them",
@@ -66,8 +66,11 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })(
         for (const [i, result] of told.entries()) {
           const ids = (stored[i + 1] ?? []).map(({ id }) => id)
           const replay = `CHAOS_SEED=${theSeed}: transaction ${i + 1}`
-          // Refused, because somebody had asked, and was told that it was not applied.
-          if (Either.isLeft(result)) assert.strictEqual(result.left._tag, "TransactionAbortedError", replay)
+          // Refused, because somebody had asked, and was told that it was not applied; or lost in each of its attempts.
+          if (Either.isLeft(result)) {
+            assert.oneOf(result.left._tag, ["TransactionAbortedError", "ConnectionError"], replay)
+            assert.strictEqual(result.left.outcome, "NotApplied", replay)
+          }
           assert.deepStrictEqual(ids, Either.isRight(result) ? [result.right] : [], replay)
         }
         const applied = new Set(
@@ -76,7 +79,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })(
         for (const [token, answer] of answers) {
           assert.strictEqual(answer, applied.has(token) ? "Applied" : "NotApplied", `CHAOS_SEED=${theSeed}: ${token}`)
         }
-        assert.isAbove(answers.size, 10)
+        assert.isAbove(answers.size, 5)
       })
     )
   }

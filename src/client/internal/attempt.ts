@@ -29,7 +29,20 @@ export interface Work {
   readonly isCommit: boolean
   /** Given up, its outcome is found out: nothing to warn of. */
   readonly settles?: boolean
+  /** BEGIN travels before it: what fails before that is done is BEGIN, in the words of this. */
+  readonly begins?: { readonly request: Request; readonly work: Work } | undefined
 }
+
+/** A transaction's own commands. */
+export const control = (phase: PgError.Phase, command: string, readOnly = true): Work => ({
+  phase,
+  command,
+  readOnly,
+  pooled: false,
+  opaque: false,
+  transactionControl: true,
+  isCommit: phase === "Commit"
+})
 
 /** Failures of attempts that were never sent: to repeat those is free and safe. */
 const unsent = new WeakSet<PgError.PgError>()
@@ -114,7 +127,10 @@ class Flight {
     hooks: Hooks & Ending
   ) {
     this.hooks = hooks
-    this.counts = !work.readOnly && (work.isCommit || work.pooled || work.transactionControl || session.status === "I")
+    this.counts =
+      !work.readOnly &&
+      work.begins === undefined &&
+      (work.isCommit || work.pooled || work.transactionControl || session.status === "I")
     if (this.counts) this.count(1)
   }
 
@@ -127,7 +143,9 @@ class Flight {
   }
 
   private answered(reply: Reply): void {
-    const { caller, hooks, stages, work } = this
+    const { caller, hooks, stages } = this
+    const { begins } = this.work
+    const work = begins !== undefined && !begins.request.begun ? begins.work : this.work
     this.hooks = undefined
     this.slot = undefined
     const elapsedMs = performance.now() - this.since

@@ -9,9 +9,10 @@ import * as Effect from "effect/Effect"
 import type { QueryArrayResult } from "pg"
 import type * as PgError from "../../error/PgError.js"
 import type { Options } from "../Transaction.js"
+import { control } from "./attempt.js"
 import type { Held } from "./held.js"
 import * as ledger from "./ledger.js"
-import { abandon, begin, control, type Mode } from "./levels.js"
+import { abandon, beginNow, type Mode } from "./levels.js"
 import { Request } from "./request.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 import * as xid from "./xid.js"
@@ -43,12 +44,12 @@ const grace = "250 millis"
 /** Between two looks for what blocks us. */
 const pause = "1 second"
 
-/** As `begin`. Refused, it fails with the ledger's `UniqueViolation`; see `ledger.isRefusal`. */
+/** As `beginNow`. Refused, it fails with the ledger's `UniqueViolation`; see `ledger.isRefusal`. */
 export const beginClaimed = (
   stages: Stages,
   caller: Caller,
   options: Options,
-  held: Parameters<typeof begin>[3],
+  held: Parameters<typeof beginNow>[3],
   mode: Mode,
   restore: Restore,
   claim: Claim
@@ -59,17 +60,17 @@ export const beginClaimed = (
         if (rows[0] !== undefined) claim.onFacts(rows[0] as unknown as xid.Facts)
       }
     }
-    return begin(stages, caller, options, held, mode, restore, xid.begun, onReply)
+    return beginNow(stages, caller, options, held, mode, restore, { more: xid.begun, onReply })
   }
   if (claim.first) {
-    const insert = `; ${ledger.insert(stages.ledger, claim.token, claim.kind)}`
-    return Effect.mapError(begin(stages, caller, options, held, mode, restore, insert), explained(stages))
+    const more = `; ${ledger.insert(stages.ledger, claim.token, claim.kind)}`
+    return Effect.mapError(beginNow(stages, caller, options, held, mode, restore, { more }), explained(stages))
   }
   let facts: Facts | undefined
   const onReply = ({ result }: { readonly result: unknown }) => {
     for (const { rows } of result as ReadonlyArray<QueryArrayResult>) facts ??= rows[0] as Facts | undefined
   }
-  return begin(stages, caller, options, held, mode, restore, ledger.prepare, onReply).pipe(
+  return beginNow(stages, caller, options, held, mode, restore, { more: ledger.prepare, onReply }).pipe(
     Effect.tap((opened) =>
       Effect.onError(restore(claimed(stages, caller, opened, claim, facts!)), () => Effect.sync(() => abandon(opened)))
     ),

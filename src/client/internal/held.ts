@@ -22,6 +22,7 @@ import * as ReadOnly from "../../policy/ReadOnly.js"
 import { Base, callerOf, isPreparable, queries, serialized, type TransformRows, workOf } from "../Connection.js"
 import type { Lease } from "../Pool.js"
 import { dispatch, type Ending, queryCanceled, resuming, seen, type Work } from "./attempt.js"
+import { type Beginning, beginWork, type Grip } from "./beginning.js"
 import { conclude, note } from "./guard.js"
 import { reportSilence, type Verdicts } from "./leasing.js"
 import { CloseCursor, Cursor, Request } from "./request.js"
@@ -43,16 +44,14 @@ export class Held extends Base {
   opened = false
   /** Something was executed in it that was not certainly a read: its COMMIT has something to apply. */
   wrote = false
-  /** Why nothing of this level can be kept any more. */
-  spoiled: string | undefined = undefined
+  private unkeepable: string | undefined = undefined
   /** The nested transaction that is open; statements of this level wait for its end. */
   private child: Held | undefined = undefined
   private turns: Array<() => void> = []
 
   constructor(
     readonly stages: Stages,
-    readonly lease: Lease,
-    readonly permit: Verdicts,
+    readonly grip: Grip,
     readonly options: {
       readonly readOnly: boolean
       readonly span: Tracer.AnySpan | undefined
@@ -64,6 +63,21 @@ export class Held extends Base {
     }
   ) {
     super()
+  }
+
+  get lease(): Lease {
+    return this.grip.lease
+  }
+  get permit(): Verdicts {
+    return this.grip.permit
+  }
+
+  /** Why nothing of this level can be kept any more. */
+  get spoiled(): string | undefined {
+    return this.unkeepable ?? this.grip.failed
+  }
+  set spoiled(why: string) {
+    this.unkeepable = why
   }
 
   execution<A>(
@@ -85,12 +99,20 @@ export class Held extends Base {
   ) {
     const values = serialized(params)
     if (Either.isLeft(values)) return Effect.fail(PgError.toSqlError(values.left))
-    const prepares = preparable && isPreparable(ReadOnly.inspect(sql).command)
-    return this.run(sql, () => new Request(sql, values.right, rowMode, prepares), view)
+    const { command, readOnly } = ReadOnly.inspect(sql)
+    const plain = isPreparable(command)
+    const request = (before?: string) => new Request(sql, values.right, rowMode, preparable && plain, before)
+    // What a function does outside of the database is not to be done twice where BEGIN's answer got lost.
+    return this.run(sql, request, view, plain && (command !== "select" || readOnly))
   }
 
-  /** One statement in its turn. */
-  run<A>(sql: string, request: () => Request, view: (reply: Reply) => A): Effect.Effect<A, SqlError> {
+  /** One statement in its turn. `travels`: BEGIN may come with it. */
+  run<A>(
+    sql: string,
+    request: (before?: string) => Request,
+    view: (reply: Reply) => A,
+    travels = false
+  ): Effect.Effect<A, SqlError> {
     return Effect.withFiberRuntime((fiber) => {
       const caller = callerOf(fiber)
       const work = workOf(this.stages, sql, caller.operation, false, this.options.readOnly)
@@ -104,14 +126,21 @@ export class Held extends Base {
         return PgError.toSqlError(conclude(this.stages, caller, error, repeatable, 1))
       }
       return suspend(fiber, (resume) =>
-        this.begin(caller, request, work, {
-          done: (reply, error) => {
-            const result = error === undefined ? seen(view, reply) : Effect.fail(failed(error))
-            caller.span = undefined
-            resume(result)
+        this.begin(
+          caller,
+          request,
+          work,
+          {
+            done: (reply, error) => {
+              const result = error === undefined ? seen(view, reply) : Effect.fail(failed(error))
+              caller.span = undefined
+              resume(result)
+            },
+            instead: (effect) => resume(Effect.mapBoth(effect, { onSuccess: view, onFailure: failed }))
           },
-          instead: (effect) => resume(Effect.mapBoth(effect, { onSuccess: view, onFailure: failed }))
-        })
+          undefined,
+          travels
+        )
       )
     })
   }
@@ -130,20 +159,20 @@ export class Held extends Base {
 
   private begin(
     caller: Caller,
-    request: () => Request,
+    request: (before?: string) => Request,
     work: Work,
-    { done, instead }: Ending & { readonly instead: (effect: Effect.Effect<Reply, PgError.PgError>) => void },
-    unsent: () => void = () => {}
+    ending: Sequel,
+    unsent: () => void = () => {},
+    travels = false
   ): (() => void) | void {
+    const { done, instead } = ending
     const refusal = this.refusal(caller)
     if (refusal !== undefined) return instead(Effect.fail(refusal))
-    if (this.child !== undefined) {
-      return instead(
-        Effect.zipRight(
-          this.turn(caller),
-          Effect.suspend(() => this.submit(caller, request, work, unsent))
-        )
-      )
+    if (this.child !== undefined) return instead(this.after(this.turn(caller), caller, request, work, unsent))
+    const { beginning } = this.grip
+    if (beginning !== undefined) {
+      if (travels && beginning.travels) return this.first(beginning, caller, request, work, ending)
+      return instead(this.after(beginning.awaited(caller), caller, request, work, unsent))
     }
     const { lease, permit, stages } = this
     // What is tried on a connection that is gone already says nothing new about the server.
@@ -162,6 +191,58 @@ export class Held extends Base {
     })
   }
 
+  private after(
+    turn: Effect.Effect<unknown, PgError.PgError>,
+    ...submitted: Parameters<Held["submit"]>
+  ): Effect.Effect<Reply, PgError.PgError> {
+    return Effect.zipRight(
+      turn,
+      Effect.suspend(() => this.submit(...submitted))
+    )
+  }
+
+  /** The first statement, and BEGIN with it. */
+  private first(
+    beginning: Beginning,
+    caller: Caller,
+    request: (before?: string) => Request,
+    work: Work,
+    { done, instead }: Sequel
+  ): () => void {
+    const { grip, stages } = this
+    const { lease, permit } = grip
+    const first = request(beginning.text)
+    beginning.sent()
+    return dispatch(
+      stages,
+      caller,
+      lease,
+      first,
+      { ...work, begins: { request: first, work: beginWork } },
+      {
+        answered: (error, elapsedMs) => {
+          permit.settle(first.begun ? undefined : error, elapsedMs)
+          if (!first.begun) lease.release()
+          else {
+            beginning.begun()
+            if (error !== undefined) permit.report(error)
+          }
+        },
+        abandoned: () => {
+          permit.neutral()
+          beginning.abandoned()
+        },
+        settled: (silent) => {
+          if (silent) reportSilence(stages, permit)
+        },
+        done: (reply, error) => {
+          if (error === undefined || first.begun) done(reply, error)
+          else instead(this.after(beginning.again(caller, error), caller, request, work))
+        }
+      }
+    )
+  }
+
   /** The place of a nested transaction, taken at once when free: at most one is open per level. */
   enter(caller: Caller, child: Held, restore: Restore): Effect.Effect<void, PgError.PgError> {
     return Effect.suspend(() => {
@@ -177,6 +258,7 @@ export class Held extends Base {
   /** Nothing of this level is sent any more, nor of those still open inside. Returns the nearest savepoint of those. */
   stop(): string | undefined {
     this.ended = true
+    if (this.options.parent === undefined) this.grip.over = true
     const open = this.child
     // One that has ended already has said its last word, RELEASE or ROLLBACK TO, before ours.
     const unfinished = open?.opened === true && !open.ended ? open.options.savepoint : undefined
@@ -249,7 +331,8 @@ export class Held extends Base {
     transformRows: TransformRows
   ): Stream.Stream<any, SqlError> {
     return Stream.suspend(() => {
-      if (this.lease.session.status !== "I") return this.fetched(sql, params, transformRows, true)
+      if (this.grip.beginning !== undefined || this.lease.session.status !== "I")
+        return this.fetched(sql, params, transformRows, true)
       // Outside a transaction a portal lives no longer than one message.
       return queries.has(ReadOnly.inspect(sql).command)
         ? this.stages.streamed(this, sql, params, transformRows)
@@ -300,6 +383,9 @@ export class Held extends Base {
     )
   }
 }
+
+/** How a statement ends, or what is to be done in the place of it. */
+type Sequel = Ending & { readonly instead: (effect: Effect.Effect<Reply, PgError.PgError>) => void }
 
 const nothingSent = (caller?: Caller) =>
   ({

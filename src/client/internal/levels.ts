@@ -4,13 +4,15 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Tracer from "effect/Tracer"
+import * as Predicate from "effect/Predicate"
 import type { QueryArrayResult } from "pg"
 import * as PgError from "../../error/PgError.js"
 import * as operation from "../../policy/internal/operation.js"
+import type { Lease } from "../Pool.js"
 import type { Options } from "../Transaction.js"
-import { send, type Work } from "./attempt.js"
-import { admitted, conclude, guard, type Permit } from "./guard.js"
+import { control, send } from "./attempt.js"
+import { Arrival, Beginning, beginWork, Grip, type Way } from "./beginning.js"
+import { type Attempt, admitted, conclude, guard, type Permit, recover, tracked } from "./guard.js"
 import { Held } from "./held.js"
 import { acquired, hooks } from "./leasing.js"
 import { Request } from "./request.js"
@@ -23,16 +25,6 @@ const rollbackLimit = 250
 /** Where it can be found out what became of it, an answer to COMMIT is waited for this long: more than a standby's word takes. */
 const commitPatience = 5_000
 
-export const control = (phase: PgError.Phase, command: string, readOnly = true): Work => ({
-  phase,
-  command,
-  readOnly,
-  pooled: false,
-  opaque: false,
-  transactionControl: true,
-  isCommit: phase === "Commit"
-})
-
 const beginText = ({ deferrable, isolation, readOnly }: Options, setLocal: string): string =>
   `BEGIN${isolation === undefined ? "" : ` ISOLATION LEVEL ${isolation.toUpperCase()}`}${readOnly === true ? " READ ONLY" : ""}${
     deferrable === true ? " DEFERRABLE" : ""
@@ -44,54 +36,134 @@ const beginText = ({ deferrable, isolation, readOnly }: Options, setLocal: strin
  */
 export type Mode = "guarded" | "once" | "again"
 
-/** A transaction on a connection of its own. In an uninterruptible region; what waits inside can be interrupted. */
+/** BEGIN by itself: answered, it has begun. */
+const sendBegin = (
+  stages: Stages,
+  caller: Caller,
+  { lease, permit }: Pick<Grip, "lease" | "permit">,
+  text: string
+): Effect.Effect<Reply, PgError.PgError> =>
+  suspended((resume) => {
+    const { answered, ...rest } = hooks(stages, permit, lease.release)
+    const keep = { ...rest, answered: (error: PgError.PgError | undefined, ms: number) => permit.settle(error, ms) }
+    return send(stages, caller, lease, new Request(text), beginWork, keep, resume)
+  })
+
+/** One attempt to begin: a connection now or in turn, and BEGIN on it. `begun` is told where nothing can be interrupted. */
+const attempt =
+  (
+    stages: Stages,
+    caller: Caller,
+    text: string,
+    begun: (lease: Lease, permit: Permit, reply: Reply) => void
+  ): Attempt<unknown> =>
+  (permit) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(acquired(stages, caller, permit, restore), (lease) =>
+        Effect.onExit(restore(sendBegin(stages, caller, { lease, permit }, text)), (exit) =>
+          Effect.sync(() => (Exit.isSuccess(exit) ? begun(lease, permit, exit.value) : lease.release()))
+        )
+      )
+    )
+
+/** What is around the outermost level. */
+type Around = Pick<Held["options"], "span" | "outer">
+
+const outermost = (stages: Stages, grip: Grip, { readOnly }: Options, around: Around): Held => {
+  grip.lease.span = around.span
+  return new Held(stages, grip, { ...around, readOnly: readOnly === true })
+}
+
+/**
+ * A transaction on a connection of its own, whose BEGIN travels with its first statement. In an uninterruptible region; what
+ * waits inside can be interrupted.
+ */
 export const begin = (
   stages: Stages,
   caller: Caller,
   options: Options,
-  held: { readonly span: Tracer.AnySpan | undefined; readonly outer: Held["options"]["outer"] },
+  around: Around,
+  mode: Mode,
+  restore: Restore
+): Effect.Effect<Held, PgError.PgError> =>
+  Effect.suspend(() => {
+    const admission = stages.breaker.unsafeAdmit(caller.clock, caller.operation?.name)
+    if (!Predicate.isNumber(admission)) return beginNow(stages, caller, options, around, mode, restore)
+    const arrival = new Arrival(stages, caller, admission)
+    const arrived = () => {
+      const { error, lease, permit } = arrival
+      if (lease === undefined) {
+        return mode === "guarded"
+          ? beginNow(stages, caller, options, around, mode, restore, { first: error! })
+          : Effect.fail(error!)
+      }
+      const grip = new Grip(lease, permit)
+      grip.beginning = new Beginning(grip, wayOf(stages, options, mode))
+      return Effect.succeed(outermost(stages, grip, options, around))
+    }
+    if (arrival.over) return arrived()
+    return Effect.flatMap(
+      Effect.onError(restore(arrival.awaited), () => Effect.sync(() => arrival.giveUp())),
+      arrived
+    )
+  })
+
+const wayOf = (stages: Stages, options: Options, mode: Mode): Way => ({
+  text: () => beginText(options, stages.setLocal()),
+  // Limits of the server's that come with it are commands of their own.
+  travels: () => stages.setLocal() === "",
+  here: (caller, { lease, permit }) =>
+    Effect.onError(sendBegin(stages, caller, { lease, permit }, beginText(options, stages.setLocal())), () =>
+      Effect.sync(lease.release)
+    ),
+  elsewhere: (caller, grip, error) => {
+    if (mode !== "guarded" || grip.over) return Effect.fail(error)
+    const text = beginText(options, stages.setLocal())
+    const once = attempt(stages, caller, text, (lease, permit) => grip.take(lease, permit))
+    return tracked(stages, recover(stages, caller, once, true, error))
+  }
+})
+
+/** `begin`, and BEGIN is sent at once. */
+export const beginNow = (
+  stages: Stages,
+  caller: Caller,
+  options: Options,
+  around: Around,
   mode: Mode,
   restore: Restore,
-  more = "",
-  /** What else was in BEGIN's message was answered with. */
-  onReply: (reply: Reply) => void = () => {}
+  {
+    first,
+    more = "",
+    onReply = () => {}
+  }: {
+    /** What the first attempt has failed with. */
+    readonly first?: PgError.PgError
+    /** What else is in BEGIN's message, and what that is answered with. */
+    readonly more?: string
+    readonly onReply?: (reply: Reply) => void
+  } = {}
 ): Effect.Effect<Held, PgError.PgError> => {
   let opened: Held | undefined
-  const work: Work = { ...control("Begin", "begin"), pooled: true }
-  const attempt = (permit: Permit) =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(acquired(stages, caller, permit, restore), (lease) => {
-        lease.span = held.span
-        const sent = suspended<Reply, PgError.PgError>((resume) => {
-          const request = new Request(beginText(options, stages.setLocal() + more))
-          const { answered, ...rest } = hooks(stages, permit, lease.release)
-          const keep = {
-            ...rest,
-            answered: (error: PgError.PgError | undefined, ms: number) => permit.settle(error, ms)
-          }
-          return send(stages, caller, lease, request, work, keep, resume)
-        })
-        return Effect.onExit(restore(sent), (exit) =>
-          Effect.sync(() => {
-            if (Exit.isFailure(exit)) return lease.release()
-            onReply(exit.value)
-            opened = new Held(stages, lease, permit, { ...held, readOnly: options.readOnly === true })
-          })
-        )
-      })
-    ).pipe(Effect.map(() => opened!))
+  const once = attempt(stages, caller, beginText(options, stages.setLocal() + more), (lease, permit, reply) => {
+    onReply(reply)
+    opened = outermost(stages, new Grip(lease, permit), options, around)
+  })
   const guarded =
-    mode === "guarded"
-      ? guard(stages, caller, attempt, true)
-      : admitted(stages, caller, attempt, mode === "again" || caller.operation?.whenOpen === "wait")
+    first !== undefined
+      ? tracked(stages, recover(stages, caller, once, true, first))
+      : mode === "guarded"
+        ? guard(stages, caller, once, true)
+        : admitted(stages, caller, once, mode === "again" || caller.operation?.whenOpen === "wait")
   // Interrupted at the very moment at which it succeeded: nobody else knows of it.
   return Effect.onExit(restore(guarded), (exit) =>
     Exit.isFailure(exit) && opened !== undefined ? Effect.sync(() => abandon(opened!)) : Effect.void
-  )
+  ).pipe(Effect.map(() => opened!))
 }
 
 /** End a level whose caller has gone. The pool cleans the connection with ROLLBACK before anybody gets it. */
 export const abandon = (held: Held): void => {
+  if (held.grip.beginning?.pending) held.permit.neutral()
   held.end()
   // What a fiber left behind still executes would keep the connection; nothing of it can be kept anyway.
   held.lease.session.cutOff(held.outlived())
@@ -109,6 +181,30 @@ export const commit = (
   restore: Restore,
   settles = false,
   onCommit: () => void = () => {}
+): Effect.Effect<void, PgError.PgError> =>
+  Effect.suspend(() => {
+    const { beginning } = held.grip
+    if (beginning === undefined || held.ended) return committed(stages, caller, held, restore, settles, onCommit)
+    // A fiber that was not awaited has its first statement under way: without its answer there may be nothing to commit.
+    if (!beginning.pending) {
+      return Effect.zipRight(
+        Effect.onError(restore(beginning.turn), () => Effect.sync(() => abandon(held))),
+        commit(stages, caller, held, restore, settles, onCommit)
+      )
+    }
+    // Nothing was executed in it.
+    abandon(held)
+    stages.recorder.transaction("committed")
+    return Effect.void
+  })
+
+const committed = (
+  stages: Stages,
+  caller: Caller,
+  held: Held,
+  restore: Restore,
+  settles: boolean,
+  onCommit: () => void
 ): Effect.Effect<void, PgError.PgError> =>
   Effect.suspend((): Effect.Effect<Reply, PgError.PgError> => {
     // A stream on a reserved connection that is another's by now.
@@ -235,8 +331,13 @@ const undone = ({ lease }: Held, text: string): Effect.Effect<void> =>
 /** After a failure: awaited. After an interruption: the connection goes back as it is, and the pool cleans it. */
 export const rollback = (stages: Stages, held: Held, background: boolean): Effect.Effect<void> =>
   Effect.suspend(() => {
+    const { beginning, failed } = held.grip
     held.end()
-    stages.recorder.transaction("rolledBack")
+    if (failed === undefined) stages.recorder.transaction("rolledBack")
+    if (beginning?.pending) {
+      held.permit.neutral()
+      return Effect.sync(held.lease.release)
+    }
     if (background) held.lease.session.cutOff(held.outlived())
     return Effect.zipRight(background ? Effect.void : undone(held, "ROLLBACK"), Effect.sync(held.lease.release))
   })

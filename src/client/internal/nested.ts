@@ -6,10 +6,10 @@ import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import type * as Tracer from "effect/Tracer"
 import type * as PgError from "../../error/PgError.js"
-import { send } from "./attempt.js"
+import { control, send } from "./attempt.js"
 import { Held } from "./held.js"
 import { hooks } from "./leasing.js"
-import { aborted, control, rolledBack } from "./levels.js"
+import { aborted, rolledBack } from "./levels.js"
 import { Request } from "./request.js"
 import type { Reply } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
@@ -29,7 +29,7 @@ export const openNested = (
   Effect.suspend(() => {
     // Never the same name twice: two nested transactions may be open on one connection, each in the other's way.
     const savepoint = `effect_sql_${++savepoints}`
-    const child = new Held(stages, parent.lease, parent.permit, {
+    const child = new Held(stages, parent.grip, {
       readOnly: parent.options.readOnly,
       span,
       parent,

@@ -90,6 +90,8 @@ export class Request {
   bound = false
   /** The name that an attempt before this one, of which nothing was executed, has failed for, or may have. */
   blamed: Prepared | undefined = undefined
+  /** The one before has been executed, or there is none. */
+  begun: boolean
   /** Names that the server is to forget before. */
   forget: ReadonlyArray<string> = noNames
   /** Looked for by `pg.Client`, which has no use for it in ours. */
@@ -104,9 +106,12 @@ export class Request {
     private values: ReadonlyArray<Value> = noValues,
     private readonly rowMode?: "array" | undefined,
     /** It may be parsed once and for all. */
-    readonly preparable = false
+    readonly preparable = false,
+    /** BEGIN, for the first statement of a transaction: where it fails, the server does not execute the statement. */
+    readonly before: string | undefined = undefined
   ) {
     this._result = new PgResult(rowMode)
+    this.begun = before === undefined
   }
 
   /** One result; a list of them where one text held several commands. */
@@ -125,13 +130,15 @@ export class Request {
   reset(): void {
     this.error = undefined
     this.fromServer = false
+    this.begun = this.before === undefined
     this.forget = noNames
     this._result = new PgResult(this.rowMode, this._result._types)
   }
 
   /** What is to be written for it. */
   encode(): Buffer {
-    return this.prepared === undefined && this.values.length === 0 ? wire.encodeQuery(this.text) : this.message("", 0)
+    const simple = this.prepared === undefined && this.values.length === 0 && this.before === undefined
+    return simple ? wire.encodeQuery(this.text) : this.message("", 0)
   }
 
   /** `pg.Client`'s way to let it be sent. Nothing to do: the session writes what `encode` gives. */
@@ -145,6 +152,7 @@ export class Request {
     this.reused = prepared?.parsed === true
     if (known !== undefined) Object.assign(this._result, known)
     return wire.encode({
+      before: this.before,
       close: this.forget,
       text: this.reused ? undefined : this.text,
       name: prepared?.name ?? "",
@@ -157,11 +165,11 @@ export class Request {
 
   /** Told by the session: `pg.Client` leaves these two to nobody. */
   handleParseComplete(): void {
-    if (this.prepared !== undefined) this.prepared.parsed = true
+    if (this.begun && this.prepared !== undefined) this.prepared.parsed = true
   }
 
   handleBindComplete(): void {
-    this.bound = true
+    this.bound = this.begun
   }
 
   handleRowDescription({ fields }: { readonly fields: ReadonlyArray<Pg.FieldDef> }): void {
@@ -181,6 +189,10 @@ export class Request {
   }
 
   handleCommandComplete(message: unknown): void {
+    if (!this.begun) {
+      this.begun = true
+      return
+    }
     this.nextResult()
     this._result.addCommandComplete(message)
     this.describe()

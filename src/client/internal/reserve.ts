@@ -8,6 +8,7 @@ import * as Tracer from "effect/Tracer"
 import * as PgError from "../../error/PgError.js"
 import { callerOf } from "../Connection.js"
 import type { Lease } from "../Pool.js"
+import { Grip } from "./beginning.js"
 import { guard, type Permit } from "./guard.js"
 import { Held } from "./held.js"
 import { acquired } from "./leasing.js"
@@ -35,7 +36,7 @@ export const makeReserve = (stages: Stages): SqlClient.SqlClient["reserve"] =>
         })
       )
       return Effect.flatMap(taken, ({ lease, permit }) => {
-        const held = new Held(stages, lease, permit, { readOnly: false, span })
+        const held = new Held(stages, new Grip(lease, permit), { readOnly: false, span })
         return Effect.as(
           Effect.addFinalizer(() => Effect.sync(() => abandon(held))),
           held

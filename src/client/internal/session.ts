@@ -297,7 +297,7 @@ export class Session {
     const idle = this.wire.length === 0
     const packets = slots.map((slot) => {
       const { request } = slot
-      slot.inTransaction = this.status !== "I"
+      slot.inTransaction = this.status !== "I" || request.before !== undefined
       request.session = this
       this.statements?.use(request, this.processId, slot.inTransaction)
       this.wire.push(slot)

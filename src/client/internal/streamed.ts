@@ -10,8 +10,10 @@ import * as operation from "../../policy/internal/operation.js"
 import * as ReadOnly from "../../policy/ReadOnly.js"
 import { callerOf } from "../Connection.js"
 import type { Lease } from "../Pool.js"
+import { control } from "./attempt.js"
+import { Grip } from "./beginning.js"
 import { Held } from "./held.js"
-import { begin, commit, control } from "./levels.js"
+import { beginNow, commit } from "./levels.js"
 import { Request } from "./request.js"
 import { type Reply, terminated } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
@@ -35,7 +37,9 @@ export const makeStreamed =
           const limits = "; SET LOCAL idle_in_transaction_session_timeout = 0"
           const opened =
             reserved === undefined
-              ? begin(stages(), caller, {}, { span: caller.span, outer: undefined }, "guarded", restore, limits)
+              ? beginNow(stages(), caller, {}, { span: caller.span, outer: undefined }, "guarded", restore, {
+                  more: limits
+                })
               : beginOn(reserved, caller, restore, limits)
           return Effect.map(Effect.mapError(opened, PgError.toSqlError), (held) => ({ held, readOnly, caller })).pipe(
             Effect.tap(({ held }) => Effect.addFinalizer((exit) => leave(stages(), caller, held, readOnly, exit))),
@@ -76,7 +80,7 @@ const beginOn = (
       if (!session.onWire || session.cancellable) session.submit(new Request("ROLLBACK"), () => {})
     }
   }
-  const held = new Held(stages, kept, permit, { readOnly: false, span: options.span, parent: reserved })
+  const held = new Held(stages, new Grip(kept, permit), { readOnly: false, span: options.span, parent: reserved })
   const request = () => {
     begun = true
     return new Request(`BEGIN${more}`)

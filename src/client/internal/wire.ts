@@ -5,6 +5,8 @@
 
 /** One statement. Names: empty for the unnamed statement and portal. */
 export interface Message {
+  /** One command without values that is to be executed first: where it fails, the server skips all the rest. */
+  readonly before?: string | undefined
   /** Prepared statements to be forgotten first. */
   readonly close: ReadonlyArray<string>
   /** To be parsed under `name`; undefined where the server has it. */
@@ -53,12 +55,31 @@ class Writer {
   bytes(bytes: Buffer): void {
     this.at += bytes.copy(this.buffer, this.at)
   }
+  /** One command, without values and without rows, by the unnamed statement and portal. */
+  unnamed(text: string): void {
+    this.begin("P", headerBytes + 1 + cstringBytes(text) + formatBytes)
+    this.byte(0)
+    this.cstring(text)
+    this.int16(0)
+    this.begin("B", headerBytes + 2 + 3 * formatBytes)
+    this.int16(0)
+    this.int16(0)
+    this.int16(0)
+    this.int16(0)
+    this.begin("E", headerBytes + 1 + lengthBytes)
+    this.byte(0)
+    this.int32(0)
+  }
 }
+
+/** What `unnamed` takes beside its text, and the first header. */
+const unnamedBytes = 1 + formatBytes + (headerBytes + 2 + 3 * formatBytes) + (headerBytes + 1 + lengthBytes)
 
 const cstringBytes = (text: string) => Buffer.byteLength(text) + 1
 
-/** Parse, Bind, Describe, Execute and Sync, as far as they are wanted. */
-export const encode = ({ close, describe, name, portal, rows, text, values }: Message): Buffer => {
+/** Parse, Bind, Describe, Execute and Sync, as far as they are wanted; of what comes before, the first, second and fourth. */
+export const encode = ({ before, close, describe, name, portal, rows, text, values }: Message): Buffer => {
+  const beforeBytes = before === undefined ? 0 : headerBytes + cstringBytes(before) + unnamedBytes
   const nameBytes = cstringBytes(name)
   const portalBytes = cstringBytes(portal)
   const closeBytes = close.map((name) => headerBytes + 1 + cstringBytes(name))
@@ -77,7 +98,7 @@ export const encode = ({ close, describe, name, portal, rows, text, values }: Me
     Buffer.allocUnsafe(
       closeBytes.reduce(
         (sum, bytes) => sum + bytes,
-        parseBytes + bindBytes + describeBytes + executeBytes + headerBytes
+        beforeBytes + parseBytes + bindBytes + describeBytes + executeBytes + headerBytes
       )
     )
   )
@@ -86,6 +107,7 @@ export const encode = ({ close, describe, name, portal, rows, text, values }: Me
     writer.byte(closeType)
     writer.cstring(name)
   }
+  if (before !== undefined) writer.unnamed(before)
   if (text !== undefined) {
     writer.begin("P", parseBytes)
     writer.cstring(name)

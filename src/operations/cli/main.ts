@@ -9,7 +9,7 @@ import("./app.js").then(
   (error: { readonly code?: string; readonly message?: string }) => {
     if (error.code !== "ERR_MODULE_NOT_FOUND") throw error
     process.stderr.write(
-      `The command effect-pg-resilience needs packages that are not installed (${error.message?.split("\n")[0]}). Install them:\n  npm install --save-dev ${needed}\n`
+      `The command effect-pg-resilience needs packages that are not installed (${error.message?.split(" imported from ")[0]}). Install them:\n  npm install --save-dev ${needed}\n`
     )
     process.exitCode = 3
   }

@@ -4,19 +4,13 @@ import * as Command from "@effect/cli/Command"
 import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
 import * as ValidationError from "@effect/cli/ValidationError"
-import type { MigrationError } from "@effect/sql/Migrator"
-import type { SqlError } from "@effect/sql/SqlError"
-import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Console from "effect/Console"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
-import * as ResilientPg from "../../ResilientPg.js"
-import * as Migrations from "../Migrations.js"
-import { create } from "./migrateCreate.js"
-import * as words from "./migrateWords.js"
-import { json, print, Refused, UsageError, url } from "./shared.js"
+import type { Target } from "../internal/migrationsModel.js"
+import { defaults } from "../internal/migrationsOptions.js"
+import { json, load, print, UsageError, url } from "./shared.js"
 
 const directory = Options.directory("directory").pipe(
   Options.withAlias("d"),
@@ -26,7 +20,7 @@ const directory = Options.directory("directory").pipe(
 
 const table = Options.text("table").pipe(
   Options.withDescription("Where it is written down what has been applied"),
-  Options.withDefault(Migrations.defaults.table)
+  Options.withDefault(defaults.table)
 )
 
 const duration = (name: string, description: string, value: string) =>
@@ -51,9 +45,9 @@ const running = {
   lockTimeout: duration(
     "lock-timeout",
     "How long a statement may wait for a lock, and hold up all that come after it",
-    Migrations.defaults.lockTimeout
+    defaults.lockTimeout
   ),
-  waitForLock: duration("wait", "How long to wait for another program that migrates", Migrations.defaults.waitForLock),
+  waitForLock: duration("wait", "How long to wait for another program that migrates", defaults.waitForLock),
   allowEdited: Options.boolean("allow-edited").pipe(
     Options.withDescription("Go on although applied migrations were edited")
   ),
@@ -62,53 +56,16 @@ const running = {
   )
 }
 
-interface Place {
-  readonly url: Redacted.Redacted
-  readonly directory: string
-  readonly table: string
-  readonly json: boolean
-}
-
-/** What a person has decided wrong, or has yet to decide, as the exit code that stands for it. */
-const decided = (error: Migrations.Stopped | SqlError) => {
-  switch (error._tag) {
-    case "MigrationUnfinished":
-    case "MigrationsEdited":
-    case "MigrationsSkipped":
-    case "MigrationIrreversible":
-      return new Refused({ message: error.message })
-    case "MigrationUnknown":
-    case "InvalidOptionsError":
-      return new UsageError({ message: error.message })
-    default:
-      return error
-  }
-}
-
-/** On a client for the database, its failures told as the exit codes have them; in JSON they are the document. */
-const on = <A, R>(
-  { json, url }: Place,
-  self: Effect.Effect<A, Migrations.Stopped | MigrationError, R | PgClient.PgClient>
-) =>
-  self.pipe(
-    Effect.provide(ResilientPg.layer({ url, applicationName: "effect-pg-resilience", maxConnections: 2 })),
-    Effect.tapError((error) => (json ? print(true, words.failure(error), () => "") : Effect.void)),
-    Effect.mapError(decided)
-  )
-
-const optionsOf = <O extends Place>({ directory, json: _, url: __, ...options }: O) => ({
-  ...options,
-  loader: Migrations.fromDirectory(directory)
-})
-
-const report = (place: Place, target: Migrations.Target, options: ReturnType<typeof optionsOf>) =>
-  Effect.flatMap(on(place, Migrations.run(options, target)), (report) =>
-    print(place.json, words.report(report), () => words.reportText(report))
+/** Runs what is loaded only now. */
+const loaded = <A, E, R>(use: (module: typeof import("./internal/migrate.js")) => Effect.Effect<A, E, R>) =>
+  Effect.flatMap(
+    load(() => import("./internal/migrate.js")),
+    use
   )
 
 const id = Args.integer({ name: "id" }).pipe(Args.withDescription("The number that the migration's file begins with"))
 
-const up = Command.make("up", running, (given) => report(given, "latest", optionsOf(given))).pipe(
+const up = Command.make("up", running, (given) => loaded((_) => _.report(given, "latest"))).pipe(
   Command.withDescription("Apply what has not been applied")
 )
 
@@ -119,23 +76,18 @@ const steps = Args.integer({ name: "n" }).pipe(
 
 const rollback = (name: string) =>
   Command.make(name, { ...running, steps }, ({ steps, ...given }) =>
-    report(given, { rollback: steps }, optionsOf(given))
+    loaded((_) => _.report(given, { rollback: steps }))
   ).pipe(Command.withDescription("Undo the last ones that were applied, from the latest on"))
 
 const to = Command.make("to", { ...running, id }, ({ id, ...given }) =>
-  report(given, { to: id }, optionsOf(given))
+  loaded((_) => _.report(given, { to: id }))
 ).pipe(
   Command.withDescription("Undo what is above that number, and apply what is missing up to it; 0 undoes everything")
 )
 
-const status = Command.make("status", place, (given) =>
-  Effect.gen(function* () {
-    const entries = yield* on(given, Migrations.status(optionsOf(given)))
-    yield* print(given.json, words.status(entries), () => words.statusText(entries))
-    const wrong = words.wrong(entries)
-    if (wrong !== undefined) return yield* new Refused({ message: wrong })
-  })
-).pipe(Command.withDescription("Show what is applied, what is not, and what is not as it was"))
+const status = Command.make("status", place, (given) => loaded((_) => _.status(given))).pipe(
+  Command.withDescription("Show what is applied, what is not, and what is not as it was")
+)
 
 const plan = Command.make(
   "plan",
@@ -149,13 +101,12 @@ const plan = Command.make(
       if (Option.isSome(to) && Option.isSome(rollback)) {
         return yield* new UsageError({ message: "--to and --rollback are two different plans: give one of them" })
       }
-      const target: Migrations.Target = Option.isSome(to)
+      const target: Target = Option.isSome(to)
         ? { to: to.value }
         : Option.isSome(rollback)
           ? { rollback: rollback.value }
           : "latest"
-      const planned = yield* on(given, Migrations.plan(optionsOf(given), target))
-      yield* print(given.json, words.plan(planned), () => words.planText(planned))
+      yield* loaded((_) => _.plan(given, target))
     })
 ).pipe(
   Command.withDescription("Show the SQL that would run, and run nothing (see the README about TypeScript migrations)")
@@ -174,18 +125,13 @@ const resolve = Command.make(
       if (applied === notApplied) {
         return yield* new UsageError({ message: "Say either --applied or --not-applied, after a look at the database" })
       }
-      const as = applied ? "applied" : "notApplied"
-      yield* on(given, Migrations.resolve(optionsOf(given), id, as))
-      yield* print(given.json, { id, as }, () => `Migration ${id} is ${applied ? "" : "not "}applied`)
+      yield* loaded((_) => _.resolve(given, id, applied ? "applied" : "notApplied"))
     })
 ).pipe(Command.withDescription("Say how a migration ended that was cut off, or that one need not run"))
 
-const accept = Command.make("accept", { ...place, id }, ({ id, ...given }) =>
-  Effect.zipRight(
-    on(given, Migrations.accept(optionsOf(given), id)),
-    print(given.json, { id, accepted: true }, () => `Migration ${id} is accepted as it is now`)
-  )
-).pipe(Command.withDescription("Take the file of an applied migration as it is now for the right one"))
+const accept = Command.make("accept", { ...place, id }, ({ id, ...given }) => loaded((_) => _.accept(given, id))).pipe(
+  Command.withDescription("Take the file of an applied migration as it is now for the right one")
+)
 
 const newOne = Command.make(
   "create",
@@ -199,7 +145,11 @@ const newOne = Command.make(
     name: Args.text({ name: "name" }).pipe(Args.withDescription("Letters, digits, _ and -"))
   },
   ({ directory, json, kind, name }) =>
-    Effect.flatMap(create(directory, name, Option.getOrUndefined(kind)), (file) => print(json, { file }, () => file))
+    Effect.gen(function* () {
+      const { create } = yield* load(() => import("./internal/migrateCreate.js"))
+      const file = yield* create(directory, name, Option.getOrUndefined(kind))
+      yield* print(json, { file }, () => file)
+    })
 ).pipe(Command.withDescription("Begin a new migration, with the next number"))
 
 export const migrate = Command.make("migrate", {}, () =>

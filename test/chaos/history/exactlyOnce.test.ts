@@ -41,11 +41,11 @@ layer(Layer.merge(world, Logger.minimumLogLevel(LogLevel.None)), { excludeTestSe
   "Transactions that are run exactly once",
   (it) => {
     it.effect("are all settled by the ledger when connections are cut at COMMIT", () =>
-      settled({ how: Hows.exactlyOnce("ledger", "serializable"), until: cuts(250) }, Faults.commitCuts)
+      settled({ how: Hows.exactlyOnce("ledger", "serializable"), until: cuts(120) }, Faults.commitCuts)
     )
 
     it.effect("are all settled by the transaction id, too, while the server lives", () =>
-      settled({ how: Hows.exactlyOnce("xid", "read committed"), until: cuts(80) }, Faults.commitCuts)
+      settled({ how: Hows.exactlyOnce("xid", "read committed"), until: cuts(50) }, Faults.commitCuts)
     )
 
     it.effect("are all settled by the ledger through crashes, restarts and silence", () =>

@@ -187,8 +187,11 @@ export const inflict = (fault: Fault, database: string, tally: Tally) =>
 /** After the last fault, which may have been interrupted: a plain network, and a server that answers. */
 export const heal = Effect.gen(function* () {
   yield* Effect.flatMap(FaultProxy.FaultProxy, ({ heal }) => heal)
-  yield* Effect.flatMap(EmbeddedPostgres.EmbeddedPostgres, ({ query }) =>
-    soon(query("SELECT 1"), "the server answers in the end")
+  const { log, query, state } = yield* EmbeddedPostgres.EmbeddedPostgres
+  yield* Effect.catchAll(soon(query("SELECT 1"), "the server answers in the end"), (error) =>
+    Effect.flatMap(Effect.all([state, log]), ([state, log]) =>
+      Effect.fail(new Error(`${error.message}. It is ${state}; its log ends:\n${log.slice(-3_000)}`))
+    )
   )
 })
 

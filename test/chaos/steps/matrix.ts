@@ -81,7 +81,7 @@ const one = ({ fault, step, work }: Case, id: string, database: string, deadline
     const proxy = yield* FaultProxy.FaultProxy
     // A connection that is known to work, so that the fault meets the work and not a check before it.
     yield* ResilientPg.ready()
-    const count = yield* fault.arm(step.match, database)
+    const count = yield* fault.arm(step.match(), database)
     const end = endOf(yield* Effect.exit(Operation.named("case", { timeout: deadline })(work.run(id))))
     // What was sent in the very moment of the deadline is still on its way.
     const times = yield* end === "timeout" ? count : TestPg.eventually(count, (times) => times > 0)

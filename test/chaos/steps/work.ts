@@ -20,7 +20,8 @@ export type End = "success" | "lost" | "timeout" | "unknown" | "open" | "refused
 /** One message of the client that a fault may meet. */
 export interface Step {
   readonly name: string
-  readonly match: FaultProxy.Match
+  /** A new one for each case: it may remember what came by. */
+  readonly match: () => FaultProxy.Match
   /** The first message of its command: only there it differs whether the reply is lost, or what comes behind it. */
   readonly first: boolean
   readonly end: End
@@ -44,22 +45,43 @@ export interface Work {
 
 /** A command of one message. */
 const simple = (pattern: RegExp, end: End): ReadonlyArray<Step> => [
-  { name: pattern.source.replace(/^\^/, ""), match: FaultProxy.query(pattern), first: true, end }
+  { name: pattern.source.replace(/^\^/, ""), match: () => FaultProxy.query(pattern), first: true, end }
 ]
 
-/** A command with parameters: five messages. A work has at most one of these, so that their kinds tell them. */
+const kinds = ["Parse", "Bind", "Describe", "Execute", "Sync"] as const
+
+/** The first command with parameters of a work: five messages, and before them BEGIN's three where that comes along. */
 const extended = (name: string, end: End, silent?: End): ReadonlyArray<Step> =>
-  (["Parse", "Bind", "Describe", "Execute", "Sync"] as const).map((kind) => ({
+  kinds.map((kind) => ({
     name: `${name} (${kind})`,
-    match: FaultProxy.kind(kind),
+    match: () => FaultProxy.kind(kind),
     first: kind === "Parse",
     end,
     silent
   }))
 
+/** The second one. */
+const second = (name: string, end: End): ReadonlyArray<Step> =>
+  kinds.map((kind) => ({
+    name: `${name} (${kind})`,
+    match: () => {
+      let synced = false
+      return (message) => {
+        const matches = synced && message.kind === kind
+        synced ||= message.kind === "Sync"
+        return matches
+      }
+    },
+    first: kind === "Parse",
+    end
+  }))
+
 const sql = SqlClient.SqlClient
 const insert = (id: string, part: number) =>
   Effect.flatMap(sql, (sql) => sql`INSERT INTO steps VALUES (${id}, ${part}, 1)`)
+/** As no other, so that no connection has parsed it before. */
+const insertOnce = (id: string, part: number) =>
+  Effect.flatMap(sql, (sql) => sql.unsafe(`INSERT INTO steps VALUES ($1, $2, 1) -- ${id}`, [id, part]))
 /** Without parameters: one message. */
 const plain = (id: string, part: number) =>
   Effect.flatMap(sql, (sql) => sql.unsafe(`INSERT INTO steps VALUES ('${id}', ${part}, 1)`))
@@ -71,10 +93,10 @@ const read = (id: string) =>
 const withTransaction = <A, E, R>(self: Effect.Effect<A, E, R>) =>
   Effect.flatMap(sql, (sql) => sql.withTransaction(self))
 
-const transfer = (id: string) => Effect.all([insert(id, 1), withTransaction(plain(id, 2))])
+const transfer = (id: string) => Effect.all([insert(id, 1), insertOnce(id, 3), withTransaction(plain(id, 2))])
 const transferSteps = (begin: End, inside: End) => [
-  ...simple(/^BEGIN/, begin),
-  ...extended("INSERT", inside),
+  ...extended("BEGIN and INSERT", begin),
+  ...second("INSERT", inside),
   ...simple(/^SAVEPOINT/, inside),
   ...simple(/^INSERT INTO steps VALUES \('/, inside),
   ...simple(/^RELEASE/, inside),
@@ -124,26 +146,26 @@ export const works: ReadonlyArray<Work> = [
   {
     name: "withTransaction",
     run: (id) => withTransaction(transfer(id)),
-    stored: { 1: 1, 2: 1 },
+    stored: { 1: 1, 2: 1, 3: 1 },
     steps: transferSteps("success", "lost")
   },
   {
     name: "Transaction.run",
     run: (id) => Transaction.run(transfer(id)),
-    stored: { 1: 1, 2: 1 },
+    stored: { 1: 1, 2: 1, 3: 1 },
     steps: transferSteps("success", "lost")
   },
   {
     name: "Transaction.run with retry",
     run: (id) => Transaction.run(transfer(id), { retry: true }),
-    stored: { 1: 1, 2: 1 },
+    stored: { 1: 1, 2: 1, 3: 1 },
     steps: transferSteps("success", "success")
   },
   {
     name: "Transaction.readOnly",
     run: (id) => Transaction.readOnly(read(id)),
     stored: {},
-    steps: [...simple(/^BEGIN/, "success"), ...extended("SELECT", "success"), ...simple(/^COMMIT/, "success")]
+    steps: [...extended("BEGIN and SELECT", "success"), ...simple(/^COMMIT/, "success")]
   },
   {
     name: "a transaction that goes on after a nested one failed",

@@ -2,7 +2,7 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
-import type * as Migrations from "../Migrations.js"
+import type * as Migrations from "../../Migrations.js"
 
 const title = ({ id, name }: Migrations.Named) => `${id}_${name}`
 
