@@ -21,11 +21,11 @@ import * as PgError from "../../error/PgError.js"
 import * as ReadOnly from "../../policy/ReadOnly.js"
 import { Base, callerOf, isPreparable, queries, serialized, type TransformRows, workOf } from "../Connection.js"
 import type { Lease } from "../Pool.js"
-import { dispatch, type Ending, queryCanceled, resuming, seen, type Work } from "./attempt.js"
-import { type Beginning, beginWork, type Grip } from "./beginning.js"
-import { conclude, note } from "./guard.js"
-import { reportSilence, type Verdicts } from "./leasing.js"
+import { dispatch, resuming, type Work } from "./attempt.js"
+import { beginWork, type Grip } from "./beginning.js"
+import type { Verdicts } from "./leasing.js"
 import { CloseCursor, Cursor, Request } from "./request.js"
+import { Execution, Opening, Sending, type Sequel } from "./sending.js"
 import type { Reply } from "./session.js"
 import type { Caller, Restore, Stages } from "./stages.js"
 import { suspend, suspended } from "./suspension.js"
@@ -117,30 +117,8 @@ export class Held extends Base {
       const caller = callerOf(fiber)
       const work = workOf(this.stages, sql, caller.operation, false, this.options.readOnly)
       for (let at: Held | undefined = this; at !== undefined && !work.readOnly; at = at.options.parent) at.wrote = true
-      const failed = (failure: PgError.PgError) => {
-        // Cancelled because nobody else may wait for what was left behind.
-        const cutOff = this.ended && failure.sqlState === queryCanceled && failure.outcome === "NotApplied"
-        const error = cutOff ? this.outlived(caller, "its statement was cancelled") : failure
-        note(caller, error, 1, undefined)
-        const repeatable = work.readOnly || caller.operation?.idempotent === true
-        return PgError.toSqlError(conclude(this.stages, caller, error, repeatable, 1))
-      }
       return suspend(fiber, (resume) =>
-        this.begin(
-          caller,
-          request,
-          work,
-          {
-            done: (reply, error) => {
-              const result = error === undefined ? seen(view, reply) : Effect.fail(failed(error))
-              caller.span = undefined
-              resume(result)
-            },
-            instead: (effect) => resume(Effect.mapBoth(effect, { onSuccess: view, onFailure: failed }))
-          },
-          undefined,
-          travels
-        )
+        this.begin(caller, request, work, new Execution(this, caller, work, view, resume), travels)
       )
     })
   }
@@ -150,10 +128,10 @@ export class Held extends Base {
     caller: Caller,
     request: () => Request,
     work: Work,
-    unsent?: () => void
+    unsent: () => void = () => {}
   ): Effect.Effect<Reply, PgError.PgError> {
     return suspended((resume) =>
-      this.begin(caller, request, work, { done: resuming(resume).done, instead: resume }, unsent)
+      this.begin(caller, request, work, { done: resuming(resume).done, instead: resume, unsent }, false)
     )
   }
 
@@ -161,85 +139,38 @@ export class Held extends Base {
     caller: Caller,
     request: (before?: string) => Request,
     work: Work,
-    ending: Sequel,
-    unsent: () => void = () => {},
-    travels = false
+    sequel: Sequel,
+    travels: boolean
   ): (() => void) | void {
-    const { done, instead } = ending
     const refusal = this.refusal(caller)
-    if (refusal !== undefined) return instead(Effect.fail(refusal))
-    if (this.child !== undefined) return instead(this.after(this.turn(caller), caller, request, work, unsent))
-    const { beginning } = this.grip
-    if (beginning !== undefined) {
-      if (travels && beginning.travels) return this.first(beginning, caller, request, work, ending)
-      return instead(this.after(beginning.awaited(caller), caller, request, work, unsent))
+    if (refusal !== undefined) return sequel.instead(Effect.fail(refusal))
+    if (this.child !== undefined) return sequel.instead(this.after(this.turn(caller), caller, request, work, sequel))
+    const { grip, stages } = this
+    const { beginning, lease } = grip
+    if (beginning === undefined) {
+      return dispatch(stages, caller, lease, request(), work, new Sending(this, sequel))
     }
-    const { lease, permit, stages } = this
-    // What is tried on a connection that is gone already says nothing new about the server.
-    const gone = lease.session.lost !== undefined
-    return dispatch(stages, caller, lease, request(), work, {
-      answered: (error) => {
-        if (error !== undefined && !gone) permit.report(error)
-      },
-      abandoned: (inFlight) => {
-        if (!inFlight) unsent()
-      },
-      settled: (silent) => {
-        if (silent) reportSilence(stages, permit)
-      },
-      done
-    })
+    if (!travels || !beginning.travels) {
+      return sequel.instead(this.after(beginning.awaited(caller), caller, request, work, sequel))
+    }
+    beginning.sent()
+    const first = request(beginning.text)
+    const otherwise = (error: PgError.PgError) =>
+      this.after(beginning.again(caller, error), caller, request, work, sequel)
+    const opening = new Opening(this, sequel, beginning, first, otherwise)
+    return dispatch(stages, caller, lease, first, { ...work, begins: { request: first, work: beginWork } }, opening)
   }
 
   private after(
     turn: Effect.Effect<unknown, PgError.PgError>,
-    ...submitted: Parameters<Held["submit"]>
+    caller: Caller,
+    request: () => Request,
+    work: Work,
+    { unsent }: Sequel
   ): Effect.Effect<Reply, PgError.PgError> {
     return Effect.zipRight(
       turn,
-      Effect.suspend(() => this.submit(...submitted))
-    )
-  }
-
-  /** The first statement, and BEGIN with it. */
-  private first(
-    beginning: Beginning,
-    caller: Caller,
-    request: (before?: string) => Request,
-    work: Work,
-    { done, instead }: Sequel
-  ): () => void {
-    const { grip, stages } = this
-    const { lease, permit } = grip
-    const first = request(beginning.text)
-    beginning.sent()
-    return dispatch(
-      stages,
-      caller,
-      lease,
-      first,
-      { ...work, begins: { request: first, work: beginWork } },
-      {
-        answered: (error, elapsedMs) => {
-          permit.settle(first.begun ? undefined : error, elapsedMs)
-          if (!first.begun) lease.release()
-          else {
-            beginning.begun()
-            if (error !== undefined) permit.report(error)
-          }
-        },
-        abandoned: () => {
-          permit.neutral()
-          beginning.abandoned()
-        },
-        settled: (silent) => {
-          if (silent) reportSilence(stages, permit)
-        },
-        done: (reply, error) => {
-          if (error === undefined || first.begun) done(reply, error)
-          else instead(this.after(beginning.again(caller, error), caller, request, work))
-        }
-      }
+      Effect.suspend(() => this.submit(caller, request, work, unsent))
     )
   }
 
@@ -383,9 +314,6 @@ export class Held extends Base {
     )
   }
 }
-
-/** How a statement ends, or what is to be done in the place of it. */
-type Sequel = Ending & { readonly instead: (effect: Effect.Effect<Reply, PgError.PgError>) => void }
 
 const nothingSent = (caller?: Caller) =>
   ({
