@@ -62,6 +62,15 @@ describe("examples", () => {
     })
   )
 
+  it.live("migrations are applied once by three starts, undone and applied again", () =>
+    Effect.map(output("migrations"), (written) => {
+      assert.match(written, /lower_emails: 2 statements, the first: UPDATE accounts SET email = lower\(email\)/)
+      assert.match(written, /three starts: up 1_accounts, up 2_lower_emails, up 3_email_index\n/)
+      assert.match(written, /ada@example\.com and grace[\s\S]*undone: down 3_email_index, down 2_lower_emails\n/)
+      assert.match(written, /again: up 2_lower_emails, up 3_email_index\n[\s\S]*3_email_index is applied, matches/)
+    })
+  )
+
   it.scopedLive("opentelemetry exports one span per statement, one event per failed attempt, and the metrics", () =>
     Effect.gen(function* () {
       const receiver = yield* OtlpReceiver.make()

@@ -23,6 +23,7 @@ import { mend } from "./internal/completions.js"
 import { path, plain, tidy } from "./internal/help.js"
 import * as style from "./internal/style.js"
 import { load } from "./load.js"
+import { migrate } from "./migrate.js"
 import { pool } from "./pool.js"
 import { exitCodeOf, explain } from "./shared.js"
 import { watch } from "./watch.js"
@@ -31,7 +32,7 @@ const { version } = JSON.parse(readFileSync(new URL("../../../package.json", imp
 
 const command = Command.make("effect-pg-resilience").pipe(
   Command.withDescription("Operate a PostgreSQL database: look at it, change its schema, load it, back it up"),
-  Command.withSubcommands([doctor, health, report, watch, chaos, pool, load, backup])
+  Command.withSubcommands([doctor, health, report, watch, chaos, pool, load, migrate, backup])
 )
 
 const name = "effect-pg-resilience"

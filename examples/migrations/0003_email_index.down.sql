@@ -1,0 +1,2 @@
+-- transaction: false
+DROP INDEX CONCURRENTLY accounts_email;

@@ -1,0 +1,2 @@
+-- transaction: false
+CREATE UNIQUE INDEX CONCURRENTLY accounts_email ON accounts (email);
