@@ -23,7 +23,7 @@ const self = Object.entries(manifest.exports).flatMap(([path, target]) =>
 )
 
 /** Files that need no server and leave nothing behind: they share processes, as loading the modules takes longer than they do. */
-const pure = ["test/{policy,config,error,health}/**/*.test.ts"]
+const pure = ["test/{policy,config,error,health}/**/*.test.ts", "test/**/*.pure.test.ts"]
 const live = ["test/**/*.live.test.ts"]
 
 export default defineConfig({

@@ -32,17 +32,17 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as validate from "../config/internal/validate.js"
 import type * as PgError from "../error/PgError.js"
-import * as database from "./internal/backupDatabase.js"
-import * as dump from "./internal/backupDump.js"
-import type * as errors from "./internal/backupErrors.js"
-import { type Logical, type Manifest, subjectOf, type Verified } from "./internal/backupManifest.js"
-import * as options from "./internal/backupOptions.js"
-import * as progress from "./internal/backupProgress.js"
-import * as recover from "./internal/backupRecover.js"
-import * as restores from "./internal/backupRestore.js"
-import * as retention from "./internal/backupRetention.js"
-import * as store from "./internal/backupStore.js"
-import * as targets from "./internal/backupTarget.js"
+import * as database from "./internal/backup/database.js"
+import * as dump from "./internal/backup/dump.js"
+import type * as errors from "./internal/backup/errors.js"
+import { type Logical, type Manifest, subjectOf, type Verified } from "./internal/backup/manifest.js"
+import * as options from "./internal/backup/options.js"
+import * as progress from "./internal/backup/progress.js"
+import * as recover from "./internal/backup/recover.js"
+import * as restores from "./internal/backup/restore.js"
+import * as retention from "./internal/backup/retention.js"
+import * as store from "./internal/backup/store.js"
+import * as targets from "./internal/backup/target.js"
 
 export {
   AlreadyExistsError,
@@ -56,7 +56,7 @@ export {
   ToolVersionError,
   UnsupportedError,
   WalMissingError
-} from "./internal/backupErrors.js"
+} from "./internal/backup/errors.js"
 
 /** What the options are where nothing is said. */
 export const defaults = {

@@ -30,17 +30,17 @@ import * as validate from "../config/internal/validate.js"
 import type * as PgError from "../error/PgError.js"
 import * as CircuitBreaker from "../policy/CircuitBreaker.js"
 import * as ResilientPg from "../ResilientPg.js"
-import * as comparing from "./internal/loadCompare.js"
-import * as mixing from "./internal/loadMix.js"
-import * as internal from "./internal/loadOptions.js"
-import * as Pacing from "./internal/loadPacing.js"
-import * as progressing from "./internal/loadProgress.js"
-import * as Recorder from "./internal/loadRecorder.js"
-import * as reporting from "./internal/loadReport.js"
-import * as results from "./internal/loadResult.js"
-import * as running from "./internal/loadRun.js"
-import * as text from "./internal/loadText.js"
-import * as thresholding from "./internal/loadThreshold.js"
+import * as comparing from "./internal/load/compare.js"
+import * as mixing from "./internal/load/mix.js"
+import * as internal from "./internal/load/options.js"
+import * as Pacing from "./internal/load/pacing.js"
+import * as progressing from "./internal/load/progress.js"
+import * as Recorder from "./internal/load/recorder.js"
+import * as reporting from "./internal/load/report.js"
+import * as results from "./internal/load/result.js"
+import * as running from "./internal/load/run.js"
+import * as text from "./internal/load/text.js"
+import * as thresholding from "./internal/load/threshold.js"
 
 /** An effect, or one with a weight: how often it is drawn, in proportion to the others. Default 1; 0 leaves it out. */
 export type Operation<R = never> =
@@ -96,7 +96,7 @@ export interface Options<R = never> {
 export const defaults = internal.defaults
 
 /** A threshold that cannot be read, or that speaks of an operation which the scenario does not have. */
-export { InvalidThresholdError } from "./internal/loadThreshold.js"
+export { InvalidThresholdError } from "./internal/load/threshold.js"
 
 /** How thresholds are written. */
 export const thresholdGrammar = thresholding.grammar

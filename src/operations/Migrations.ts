@@ -29,13 +29,13 @@ import * as Layer from "effect/Layer"
 import type * as Schedule from "effect/Schedule"
 import * as validate from "../config/internal/validate.js"
 import type * as PgError from "../error/PgError.js"
-import * as files from "./internal/migrationsFiles.js"
-import * as load from "./internal/migrationsLoad.js"
-import type * as model from "./internal/migrationsModel.js"
-import * as options from "./internal/migrationsOptions.js"
-import * as internalPlan from "./internal/migrationsPlan.js"
-import * as internalRun from "./internal/migrationsRun.js"
-import * as settle from "./internal/migrationsSettle.js"
+import * as files from "./internal/migrations/files.js"
+import * as load from "./internal/migrations/load.js"
+import type * as model from "./internal/migrations/model.js"
+import * as options from "./internal/migrations/options.js"
+import * as internalPlan from "./internal/migrations/plan.js"
+import * as internalRun from "./internal/migrations/run.js"
+import * as settle from "./internal/migrations/settle.js"
 
 export interface Options<R = never> {
   /**
@@ -94,7 +94,7 @@ export {
   MigrationUnknown,
   type Named,
   SessionNotKept
-} from "./internal/migrationsErrors.js"
+} from "./internal/migrations/errors.js"
 
 /** Everything that can stop a run; `MigrationError` is the loader's. */
 export type Stopped = internalRun.Stopped

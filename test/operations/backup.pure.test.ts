@@ -1,17 +1,17 @@
 /** What decides about backups, without a server. */
 import { assert, describe, it } from "@effect/vitest"
 import { Either, FastCheck as fc, Option, Redacted } from "effect"
-import * as archive from "../../src/operations/internal/backupArchive.js"
-import * as content from "../../src/operations/internal/backupContent.js"
-import * as lock from "../../src/operations/internal/backupLock.js"
-import { nameOf } from "../../src/operations/internal/backupManifest.js"
-import * as options from "../../src/operations/internal/backupOptions.js"
-import * as progress from "../../src/operations/internal/backupProgress.js"
-import * as recovery from "../../src/operations/internal/backupRecovery.js"
-import * as retention from "../../src/operations/internal/backupRetention.js"
-import * as target from "../../src/operations/internal/backupTarget.js"
-import * as tools from "../../src/operations/internal/backupTools.js"
-import * as wal from "../../src/operations/internal/backupWal.js"
+import * as archive from "../../src/operations/internal/backup/archive.js"
+import * as content from "../../src/operations/internal/backup/content.js"
+import * as lock from "../../src/operations/internal/backup/lock.js"
+import { nameOf } from "../../src/operations/internal/backup/manifest.js"
+import * as options from "../../src/operations/internal/backup/options.js"
+import * as progress from "../../src/operations/internal/backup/progress.js"
+import * as recovery from "../../src/operations/internal/backup/recovery.js"
+import * as retention from "../../src/operations/internal/backup/retention.js"
+import * as target from "../../src/operations/internal/backup/target.js"
+import * as tools from "../../src/operations/internal/backup/tools.js"
+import * as wal from "../../src/operations/internal/backup/wal.js"
 
 const none = { keepLast: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0 }
 

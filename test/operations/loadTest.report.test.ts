@@ -2,9 +2,9 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Data, Effect } from "effect"
 import { LoadTest } from "effect-pg-resilience"
-import * as Format from "../../src/operations/internal/loadFormat.js"
-import * as Plot from "../../src/operations/internal/loadPlot.js"
-import * as Progress from "../../src/operations/internal/loadProgress.js"
+import * as Format from "../../src/operations/internal/load/format.js"
+import * as Plot from "../../src/operations/internal/load/plot.js"
+import * as Progress from "../../src/operations/internal/load/progress.js"
 import * as Chromium from "../support/chromium.js"
 
 const hostile = `<script>alert("x")</script><img src='http://example.com/x' onerror=alert(1)>&`

@@ -1,8 +1,8 @@
 /** What follows from files and rows, and how a file of SQL is taken apart: without a server. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FastCheck as fc } from "effect"
-import * as model from "../../src/operations/internal/migrationsModel.js"
-import { parse, unhurried } from "../../src/operations/internal/migrationsSql.js"
+import * as model from "../../src/operations/internal/migrations/model.js"
+import { parse, unhurried } from "../../src/operations/internal/migrations/sql.js"
 
 const statements = (text: string) => parse(text).statements.map(({ sql }) => sql)
 

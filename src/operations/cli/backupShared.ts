@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { InvalidOptionsError } from "../../error/PgError.js"
 import * as Backup from "../Backup.js"
-import { bytes } from "../internal/backupProgress.js"
+import { bytes } from "../internal/backup/progress.js"
 import { Refused, UsageError } from "./shared.js"
 
 export const directory = Options.text("directory").pipe(

@@ -1,6 +1,6 @@
 /** The progress of a load test on stderr: a bar on a terminal, else a line now and then. */
 import process from "node:process"
-import { line } from "../internal/loadProgress.js"
+import { line } from "../internal/load/progress.js"
 import type { Progress } from "../LoadTest.js"
 
 /** Between two lines where there is no terminal, milliseconds of the test. */

@@ -8,8 +8,8 @@ import * as Console from "effect/Console"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { Target } from "../internal/migrationsModel.js"
-import { defaults } from "../internal/migrationsOptions.js"
+import type { Target } from "../internal/migrations/model.js"
+import { defaults } from "../internal/migrations/options.js"
 import { json, load, print, UsageError, url } from "./shared.js"
 
 const directory = Options.directory("directory").pipe(

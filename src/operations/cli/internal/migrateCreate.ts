@@ -2,7 +2,7 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
-import { parseName } from "../../internal/migrationsFiles.js"
+import { parseName } from "../../internal/migrations/files.js"
 import { UsageError } from "../shared.js"
 
 type Kind = "ts" | "js" | "sql"
