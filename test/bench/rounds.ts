@@ -23,7 +23,7 @@ export const quick: Plan = { rounds: 1, warm: 0, round: 100, few: 1, full: false
 /** Who is told of what has been measured, at once: what comes later may fail. */
 export type Tell = (measured: Measured) => Effect.Effect<void>
 
-/** Each round begins without the garbage of the one before, which is another's. */
+/** What is counted in bytes begins without the garbage of the one before, which is another's. */
 export const collect = (): void => {
   if (globalThis.gc === undefined) throw new Error("Node needs --expose-gc here, as `npm run bench` gives it")
   globalThis.gc()

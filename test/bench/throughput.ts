@@ -5,22 +5,28 @@ import { enter, makers, policies } from "./contenders.js"
 import { delayed } from "./delay.js"
 import type { Contender } from "./driving.js"
 import type { Figures, Measured } from "./report.js"
-import { alternate, collect, type Plan, type Tell } from "./rounds.js"
+import { alternate, type Plan, type Tell } from "./rounds.js"
 import { quantile } from "./statistics.js"
 import { connections, type Workload, within, workloads } from "./work.js"
 
 /** Milliseconds between two looks of the event loop at the time, which are no delay. */
 const resolution = 2
 
-/** One round. Its beginning is not counted: connections that were closed as idle meanwhile are opened again there. */
+/** Of a round, what comes before it and is not counted. */
+const beginning = 0.2
+
+/**
+ * One round. Its beginning is not counted: connections that were closed as idle meanwhile are opened again there, and the young
+ * garbage of the one before goes. No full collection is forced between rounds: it would leave V8 without the optimised code and
+ * the size of heap that a program at work has, for longer than a round. (Measured: an operation then takes up to twice the CPU.)
+ */
 export const once = (
   contender: Contender,
   workers: number,
   workload: Workload,
   milliseconds: number
 ): Promise<Figures> =>
-  contender.drive(workers, workload, within(Math.max(50, milliseconds / 10))).then(async () => {
-    collect()
+  contender.drive(workers, workload, within(Math.max(50, milliseconds * beginning))).then(async () => {
     const delay = monitorEventLoopDelay({ resolution })
     delay.enable()
     const cpu = process.cpuUsage()
