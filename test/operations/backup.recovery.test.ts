@@ -78,7 +78,9 @@ layer(shared, { excludeTestServices: true, timeout: "60 seconds" })(suite, (it_)
         const archived = (file: string) =>
           TestPg.eventually(
             Effect.sync(() => Fs.readdirSync(archive)),
-            (files) => files.includes(file)
+            (files) => files.includes(file),
+            // An archiver that has failed, or slept through the news, looks again after a minute. Source: pgarch.c.
+            { limit: "100 seconds", message: `${file} was not archived` }
           )
         yield* archived(atEnd!.file)
         yield* Queue.take(pulses)
