@@ -31,7 +31,7 @@ export default defineConfig({
   test: {
     projects: [
       { extends: true, test: { name: "pure", include: pure, exclude: live, isolate: false } },
-      { extends: true, test: { name: "server", include: ["test/**/*.test.ts"], exclude: pure } },
+      { extends: true, test: { name: "server", include: ["test/**/*.test.ts"], exclude: [...pure, ...live] } },
       { extends: true, test: { name: "live", include: live } }
     ],
     // Each file starts at most two PostgreSQL servers, and mostly waits for them: three files at a time suit two cores.

@@ -252,7 +252,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("BEGIN
     Effect.gen(function* () {
       const { insert, kept, pool, sql } = yield* watched({ maxConnections: 3 })
       const outcomes = yield* Effect.forEach(
-        Arr.range(1, 150),
+        Arr.range(1, 90),
         (n) =>
           Effect.gen(function* () {
             const fiber = yield* Effect.fork(sql.withTransaction(Effect.zipRight(insert(n), insert(n + 1_000))))

@@ -185,7 +185,7 @@ describe("the data in any other error", () => {
             return Effect.runPromise(assertHidden(classify(cause)))
           }
         ),
-        { numRuns: 50 }
+        { numRuns: 20 }
       )
     )
   )

@@ -114,7 +114,7 @@ describe("A flapping server", () => {
     const { clock, moveTo } = movedClock()
     return Effect.gen(function* () {
       const seed = Math.floor(Math.random() * 2 ** 31)
-      const random = fc.sample(schedule, { numRuns: 8, seed })
+      const random = fc.sample(schedule, { numRuns: 5, seed })
       const paces = [1_000, 4_000, 10_000, 30_000, minute, 2 * minute, 5 * minute, 10 * minute]
       const said = (schedule: Schedule) => `seed ${seed}, schedule ${JSON.stringify(schedule)}`
       const worlds = yield* Effect.forEach([...paces.map(steady), ...random], watched)

@@ -259,7 +259,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })(
             fc.constantFrom(...wrongTokens),
             noise.map((_) => `Authorization: ${_}`)
           )
-          yield* check(request(strange, path, method), 50, async ({ hangUp, pieces }) => {
+          yield* check(request(strange, path, method), 30, async ({ hangUp, pieces }) => {
             const said = await say(port, pieces, { hangUp })
             judge(said, secrets)
             for (const status of statuses(said)) seen.set(status, (seen.get(status) ?? 0) + 1)
@@ -283,7 +283,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })(
             .constantFrom("", "\r\nContent-Type: application/json")
             .map((_) => `Authorization: Bearer ${token}${_}`)
           const rehearse = fc.constantFrom(paths[3], paths[4])
-          yield* check(request(owner, rehearse, fc.constant("POST")), 30, async ({ hangUp, pieces }) => {
+          yield* check(request(owner, rehearse, fc.constant("POST")), 20, async ({ hangUp, pieces }) => {
             const said = await say(port, pieces, { hangUp })
             judge(said, secrets)
             for (const status of statuses(said)) seen.set(status, (seen.get(status) ?? 0) + 1)

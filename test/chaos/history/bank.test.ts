@@ -56,7 +56,7 @@ layer(Layer.merge(world, Logger.minimumLogLevel(LogLevel.None)), { excludeTestSe
           seed,
           how: Hows.resilient("Transaction.run", "read committed", {}, untiring),
           faults: (n: number) => ({ fault: atCommit[n % atCommit.length]!, after: 5 }),
-          until: (transactions: number, { commitCuts }: Faults.Tally) => transactions >= 300 && commitCuts >= 50,
+          until: (transactions: number, { commitCuts }: Faults.Tally) => transactions >= 200 && commitCuts >= 30,
           limit
         }
         const { report } = yield* Effect.flatMap(Trial.run(options), (trial) => judged(options, trial))

@@ -36,7 +36,7 @@ describe("Checker.check, on a valid history", () => {
           assert.deepStrictEqual(Checker.check(history, final, { realTime }).violations, [])
         }
       ),
-      { numRuns: 200 }
+      { numRuns: 100 }
     )
   })
 

@@ -19,7 +19,7 @@ import * as Schedules from "./deadline.schedules.js"
 
 /** `DEADLINE_SEED` and `DEADLINE_RUNS` try others than those that every run of the tests tries. */
 const seed = Number(process.env.DEADLINE_SEED ?? 20_260)
-const runs = Number(process.env.DEADLINE_RUNS ?? 3_000)
+const runs = Number(process.env.DEADLINE_RUNS ?? 2_000)
 
 const { ref } = Schedules
 
