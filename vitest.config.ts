@@ -25,14 +25,17 @@ const self = Object.entries(manifest.exports).flatMap(([path, target]) =>
 /** Files that need no server and leave nothing behind: they share processes, as loading the modules takes longer than they do. */
 const pure = ["test/{policy,config,error,health}/**/*.test.ts", "test/**/*.pure.test.ts"]
 const live = ["test/**/*.live.test.ts"]
+/** Programs that are started and ended, browsers, minutes of trouble, servers that are destroyed: `npm run test:long`. */
+const long = ["test/**/*.long.test.ts"]
 
 export default defineConfig({
   resolve: { alias: self },
   test: {
     projects: [
-      { extends: true, test: { name: "pure", include: pure, exclude: live, isolate: false } },
-      { extends: true, test: { name: "server", include: ["test/**/*.test.ts"], exclude: [...pure, ...live] } },
-      { extends: true, test: { name: "live", include: live } }
+      { extends: true, test: { name: "pure", include: pure, exclude: [...live, ...long], isolate: false } },
+      { extends: true, test: { name: "server", include: ["test/**/*.test.ts"], exclude: [...pure, ...live, ...long] } },
+      { extends: true, test: { name: "live", include: live } },
+      { extends: true, test: { name: "long", include: long } }
     ],
     // Each file starts at most two PostgreSQL servers, and mostly waits for them: three files at a time suit two cores.
     maxWorkers: 3,
