@@ -69,7 +69,7 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("Migra
               return happened
             })
           // What the server has done is the same before a statement as after the one before it: only who goes on knows more.
-          const [when, stride] = retry === "the next run" ? (["after", 1] as const) : (["before", 5] as const)
+          const [when, stride] = retry === "the next run" ? (["after", 2] as const) : (["before", 5] as const)
           let n = 1
           while (yield* round(n, when)) n += stride
           assert.isAbove(n, fewest)
