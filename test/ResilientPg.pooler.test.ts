@@ -2,17 +2,13 @@
  * Behind a pooler: one that takes no settings in the startup message, and PgBouncer in transaction mode where its program
  * is installed.
  */
-import { execFileSync, spawn } from "node:child_process"
-import * as Fs from "node:fs"
 import * as Net from "node:net"
-import * as Path from "node:path"
 import { assert, layer } from "@effect/vitest"
 import { Array as Arr, Effect, Fiber, Logger, LogLevel, Option, Random, Redacted, Stream } from "effect"
 import { EmbeddedPostgres } from "effect-pg-resilience/testing"
-import * as Port from "../src/testing/internal/port.js"
 import { clientOf, failure } from "./client/support.js"
 import { tapped } from "./client/tap.js"
-import * as Remains from "./support/Remains.js"
+import { pgbouncer, pooling } from "./support/PgBouncer.js"
 import * as TestPg from "./support/TestPg.js"
 
 const serverTimeouts = { statement: "1234 millis", lock: "2 seconds", idleInTransaction: "infinity" } as const
@@ -112,62 +108,6 @@ layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })(
   }
 )
 
-const pgbouncer = (() => {
-  try {
-    return execFileSync("which", ["pgbouncer"], {
-      encoding: "utf8",
-      env: { PATH: `${process.env.PATH}:/usr/sbin` }
-    }).trim()
-  } catch {
-    return undefined
-  }
-})()
-
-/** PgBouncer with two server connections for each database. */
-const pooling = (mode: "transaction" | "session") =>
-  Effect.gen(function* () {
-    const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
-    const directory = yield* Remains.temporary
-    const port = yield* Port.choose(config.host)
-    const users = Path.join(directory, "users")
-    const ini = Path.join(directory, "pgbouncer.ini")
-    Fs.writeFileSync(users, `"${config.username}" "${Redacted.value(config.password)}"\n`)
-    Fs.writeFileSync(
-      ini,
-      `[databases]
-* = host=${config.host} port=${config.port}
-[pgbouncer]
-listen_addr = ${config.host}
-listen_port = ${port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = ${users}
-pool_mode = ${mode}
-default_pool_size = 2
-`
-    )
-    const output: Array<string> = []
-    yield* Effect.acquireRelease(
-      Effect.sync(() => {
-        // It refuses to run as root.
-        const child = spawn(pgbouncer!, [...(process.getuid?.() === 0 ? ["-u", "nobody"] : []), ini])
-        for (const stream of [child.stdout, child.stderr])
-          stream.on("data", (chunk: Buffer) => output.push(String(chunk)))
-        return child
-      }),
-      (child) =>
-        Effect.async<void>((resume) => {
-          if (child.exitCode !== null) return resume(Effect.void)
-          child.once("exit", () => resume(Effect.void))
-          child.kill("SIGKILL")
-        })
-    )
-    yield* TestPg.eventually(
-      Effect.sync(() => output.join("")),
-      (text) => text.includes("process up") || text.includes("listening on")
-    )
-    return { port, output: Effect.sync(() => output.join("")) }
-  })
 const pooler = pooling("transaction")
 
 layer(TestPg.layer, { excludeTestServices: true, timeout: "60 seconds" })("ResilientPg behind PgBouncer", (it) => {

@@ -217,20 +217,7 @@ const verifyBaseRule = validate.struct(
 /** Restores a base backup into a directory of its own, checks each file, starts the server on it, and removes it. */
 export const verifyBase = (
   given: VerifyBaseOptions
-): Effect.Effect<
-  Rehearsed,
-  | PgError.InvalidOptionsError
-  | errors.ToolError
-  | errors.BackupFilesError
-  | errors.BackupNotFoundError
-  | errors.BackupDamagedError
-  | errors.AlreadyExistsError
-  | errors.UnsupportedError
-  | errors.TargetTooEarlyError
-  | errors.WalMissingError
-  | errors.RecoveryFailedError,
-  Requirements
-> =>
+): Effect.Effect<Rehearsed, PgError.InvalidOptionsError | errors.RecoverError, Requirements> =>
   Effect.gen(function* () {
     const decoded = yield* validate.decode(verifyBaseRule)(given)
     const { backup, seconds } = yield* recover.rehearse(decoded)

@@ -240,20 +240,7 @@ const recoverRule = validate.struct(
  */
 export const recover = (
   given: RecoverOptions
-): Effect.Effect<
-  Recovered,
-  | PgError.InvalidOptionsError
-  | errors.ToolError
-  | errors.BackupFilesError
-  | errors.BackupNotFoundError
-  | errors.BackupDamagedError
-  | errors.AlreadyExistsError
-  | errors.UnsupportedError
-  | errors.TargetTooEarlyError
-  | errors.WalMissingError
-  | errors.RecoveryFailedError,
-  Requirements
-> =>
+): Effect.Effect<Recovered, PgError.InvalidOptionsError | errors.RecoverError, Requirements> =>
   Effect.flatMap(validate.decode(recoverRule)(given), (decoded) => {
     const { target } = decoded
     const time =

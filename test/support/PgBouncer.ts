@@ -60,5 +60,5 @@ default_pool_size = 2
       Effect.sync(() => output),
       (text) => text.includes("process up") || text.includes("listening on")
     )
-    return { port }
+    return { port, output: Effect.sync(() => output) }
   })

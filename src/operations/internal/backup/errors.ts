@@ -66,6 +66,18 @@ export class RecoveryFailedError extends Data.TaggedError("RecoveryFailedError")
 
 export type ToolError = ToolMissingError | ToolVersionError | ToolFailedError
 
+/** What keeps a base backup from becoming a server again. */
+export type RecoverError =
+  | ToolError
+  | BackupFilesError
+  | BackupNotFoundError
+  | BackupDamagedError
+  | AlreadyExistsError
+  | UnsupportedError
+  | TargetTooEarlyError
+  | WalMissingError
+  | RecoveryFailedError
+
 /** The files' failures with the path that they are about. */
 export const files =
   (doing: string, path: string) =>
