@@ -5,7 +5,7 @@
  *    transaction is ever executed outside of it.
  * 2. Until the server has said that the transaction has begun nothing else is sent on the connection: whoever comes meanwhile,
  *    COMMIT too, waits.
- * 3. What could not begin may begin on another connection, unseen by anybody: nothing was executed, and nobody was told
+ * 3. What could not begin may begin on another connection, unseen by anybody: nothing of it is stored, and nobody was told
  *    anything. If that fails too, or if the first statement was given up before the server had said so, the transaction takes
  *    no statement any more.
  * 4. What can not travel with BEGIN (several commands, a cursor, a savepoint) waits for its answer.
